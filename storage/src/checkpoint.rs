@@ -1,0 +1,225 @@
+//! All replicated state as of one record, as bytes: what a snapshot carries and what a restart begins with.
+//!
+//! ```text
+//!  0 magic u32  4 version u32  8 CRC u32 (of the rest)  12 bincode of `Image`
+//! ```
+//!
+//! On disk in `checkpoint-<index of the record, 20 digits>`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::codec;
+use crate::commitlog::{LeaderTag, LogStart};
+use crate::fs::FileSystem;
+use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
+use crate::queue_offsets::QueueKey;
+use crate::tables::Tables;
+
+/// `GCKP`, little-endian.
+const MAGIC: u32 = 0x504b_4347;
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 12;
+const PREFIX: &str = "checkpoint-";
+const DRAFT_SUFFIX: &str = ".new";
+
+/// Bytes that are no checkpoint of this version.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not a checkpoint: {0}")]
+pub struct NotACheckpoint(String);
+
+/// What a checkpoint says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Image {
+    /// The last record that is in it.
+    pub applied: Option<(LogIndex, LeaderTag)>,
+    pub membership: Option<(LogIndex, LeaderTag, Vec<u8>)>,
+    /// Where the log ended after that record.
+    pub next_offset: PhysicalOffset,
+    pub tables: Tables,
+    /// Next offset of each queue, ordered.
+    pub queues: Vec<(QueueKey, QueueOffset)>,
+}
+
+impl Image {
+    /// Where a log begins that goes on after this.
+    pub(crate) fn log_start(&self) -> LogStart {
+        let (last_index, last_tag) = self.applied.unzip();
+        LogStart {
+            last_index,
+            last_tag: last_tag.unwrap_or_default(),
+            next_offset: self.next_offset,
+        }
+    }
+}
+
+/// An encoded checkpoint. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub applied: Option<(LogIndex, LeaderTag)>,
+    pub bytes: Bytes,
+}
+
+impl Checkpoint {
+    pub(crate) fn encode(image: &Image) -> Self {
+        let body = codec::encode(image);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC.to_le_bytes());
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        Self {
+            applied: image.applied,
+            bytes: Bytes::from(bytes),
+        }
+    }
+
+    /// Checks and decodes.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Image, NotACheckpoint> {
+        let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(NotACheckpoint(format!("{} bytes", bytes.len())));
+        };
+        let word =
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        if word(0) != MAGIC {
+            return Err(NotACheckpoint("no magic".to_owned()));
+        }
+        if word(4) != VERSION {
+            return Err(NotACheckpoint(format!(
+                "version {}, known is {VERSION}",
+                word(4)
+            )));
+        }
+        if word(8) != crc32fast::hash(body) {
+            return Err(NotACheckpoint("CRC mismatch".to_owned()));
+        }
+        codec::decode(body).map_err(|error| NotACheckpoint(error.to_string()))
+    }
+}
+
+/// The checkpoint files of a group. One caller at a time.
+pub(crate) struct CheckpointFiles {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+}
+
+impl CheckpointFiles {
+    /// Uses `dir`, which exists.
+    pub(crate) fn new(fs: Arc<dyn FileSystem>, dir: &Path) -> Self {
+        Self {
+            fs,
+            dir: dir.to_path_buf(),
+        }
+    }
+
+    /// Indexes that there are files for, ascending. Whether they are whole shows when they are read.
+    pub(crate) fn list(&self) -> io::Result<Vec<LogIndex>> {
+        let names = self.fs.list(&self.dir)?;
+        let index = |name: &String| name.strip_prefix(PREFIX)?.parse().ok().map(LogIndex::new);
+        Ok(names.iter().filter_map(index).collect())
+    }
+
+    /// Writes a file; durable under its name when this returns.
+    pub(crate) fn write(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let (index, _) = checkpoint
+            .applied
+            .expect("a checkpoint on disk is of a record");
+        let path = self.path(index);
+        let mut draft = path.clone().into_os_string();
+        draft.push(DRAFT_SUFFIX);
+        let draft = PathBuf::from(draft);
+        let file = self.fs.create(&draft)?;
+        file.write_all_at(&checkpoint.bytes, 0)?;
+        file.sync_data()?;
+        self.fs.rename(&draft, &path)?;
+        self.fs.sync_dir(&self.dir)
+    }
+
+    /// Bytes of the file for `index`.
+    pub(crate) fn read(&self, index: LogIndex) -> io::Result<Bytes> {
+        let file = self.fs.open(&self.path(index))?;
+        let mut bytes = vec![0; file.len()? as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Removes the files for indexes below `index`.
+    pub(crate) fn remove_below(&self, index: LogIndex) -> io::Result<()> {
+        for old in self.list()? {
+            if old < index {
+                self.fs.remove(&self.path(old))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// File of `index`.
+    pub(crate) fn path(&self, index: LogIndex) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{:020}", index.get()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fs::RealFs;
+
+    fn sample(index: u64) -> Image {
+        let tag = LeaderTag { term: 2, leader: 1 };
+        Image {
+            applied: Some((LogIndex::new(index), tag)),
+            membership: Some((LogIndex::new(1), tag, b"members".to_vec())),
+            next_offset: PhysicalOffset::new(4096),
+            tables: Tables::default(),
+            queues: vec![(
+                QueueKey {
+                    topic_id: 1,
+                    queue: 0,
+                },
+                QueueOffset::new(5),
+            )],
+        }
+    }
+
+    #[test]
+    fn an_image_comes_back_and_damage_is_noticed() {
+        let image = sample(7);
+        let bytes = Checkpoint::encode(&image).bytes;
+        assert_eq!(Checkpoint::decode(&bytes).unwrap(), image);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 4;
+            assert!(Checkpoint::decode(&bad).is_err(), "byte {at}");
+            assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn files_are_listed_in_order_and_removed_from_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CheckpointFiles::new(Arc::new(RealFs), dir.path());
+        for index in [100, 9, 20] {
+            files.write(&Checkpoint::encode(&sample(index))).unwrap();
+        }
+        std::fs::write(dir.path().join("checkpoint-1.new"), "draft").unwrap();
+        let listed = |files: &CheckpointFiles| -> Vec<u64> {
+            files
+                .list()
+                .unwrap()
+                .into_iter()
+                .map(LogIndex::get)
+                .collect()
+        };
+        assert_eq!(listed(&files), [9, 20, 100]);
+        let read = files.read(LogIndex::new(20)).unwrap();
+        assert_eq!(Checkpoint::decode(&read).unwrap(), sample(20));
+        files.remove_below(LogIndex::new(20)).unwrap();
+        assert_eq!(listed(&files), [20, 100]);
+    }
+}

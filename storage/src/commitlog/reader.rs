@@ -1,0 +1,351 @@
+//! Reading the log: from the tail in memory where possible, else from the segment files.
+//!
+//! A read from disk does not hold the lock. Whether the bytes may have been removed or replaced meanwhile is
+//! found out afterwards, by the epoch of the view; if so the read starts over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::CommitLog;
+use super::cursor::{Cursor, Expected, RangeError, RangeRead, Step};
+use super::format::{LeaderTag, Located, RECORD_HEADER_BYTES, segment_base};
+use super::segment::segment_path;
+use super::view::{Segment, View};
+use crate::error::ReadError;
+use crate::fs::File;
+use crate::position::{LogIndex, PhysicalOffset};
+
+/// Payload read at once by `verify_segment`; bytes.
+const VERIFY_BYTES: usize = 1 << 20;
+
+impl CommitLog {
+    /// Whether a read that starts at `index` needs no disk. Memory only; a moment later it may.
+    pub fn is_in_memory(&self, index: LogIndex) -> bool {
+        self.shared.lock().view.in_tail(index).is_some()
+    }
+
+    /// Records `from..end_exclusive` in order, as far as they exist: at least one if `from` does, then as
+    /// many as fit into `max_bytes` of payload. Recent ones come from memory without copying, others from
+    /// disk, with their CRC checked. May run next to everything.
+    ///
+    /// # Errors
+    /// `Purged` or `NotFound` when `from` is not in the log; `Corrupt` and `Io` when the disk lets us down.
+    pub fn read(
+        &self,
+        from: LogIndex,
+        end_exclusive: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<Located>, ReadError> {
+        if from >= end_exclusive {
+            return Ok(Vec::new());
+        }
+        let state = self.shared.lock();
+        if state.view.purged.is_some_and(|(purged, _)| from <= purged) {
+            return Err(purged(format!("record {from}"), &state.view));
+        }
+        drop(state);
+        self.read_stored(from, end_exclusive, max_bytes)
+    }
+
+    /// Like [`read`](Self::read), but also in front of the logical start.
+    pub(super) fn read_stored(
+        &self,
+        from: LogIndex,
+        end_exclusive: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<Located>, ReadError> {
+        let mut found: Vec<Located> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let next = found
+                .last()
+                .map_or(from, |located| located.record.index.next());
+            let state = self.shared.lock();
+            let view = &state.view;
+            let after_last = view.last.map_or(LogIndex::ZERO, |(last, _)| last.next());
+            if next >= end_exclusive || bytes >= max_bytes && !found.is_empty() {
+                return Ok(found);
+            }
+            if next >= after_last {
+                return if found.is_empty() {
+                    Err(not_found(next))
+                } else {
+                    Ok(found)
+                };
+            }
+            if view.in_tail(next).is_some() {
+                take_from_tail(
+                    view,
+                    next,
+                    end_exclusive,
+                    max_bytes.saturating_sub(bytes),
+                    &mut found,
+                );
+                return Ok(found);
+            }
+            let Some(range) = cold_range(view, self.segment_bytes(), next, end_exclusive) else {
+                return Err(purged(format!("record {next}"), view));
+            };
+            let epoch = view.epoch;
+            drop(state);
+            let read = range.run(max_bytes.saturating_sub(bytes));
+            if self.shared.lock().view.epoch != epoch {
+                continue;
+            }
+            let more = read.map_err(|error| self.read_error(range.base, error))?;
+            let more_bytes: usize = more
+                .iter()
+                .map(|located| located.record.payload.len())
+                .sum();
+            if !found.is_empty() && bytes + more_bytes > max_bytes {
+                return Ok(found);
+            }
+            bytes += more_bytes;
+            found.extend(more);
+        }
+    }
+
+    fn read_error(&self, base: PhysicalOffset, error: RangeError) -> ReadError {
+        let path = segment_path(&self.shared.dir, base);
+        match error {
+            RangeError::Io(source) => ReadError::Io {
+                path,
+                source: Arc::new(source),
+            },
+            RangeError::Bad(offset, reason) => ReadError::Corrupt {
+                path,
+                offset,
+                reason: reason.to_owned(),
+            },
+        }
+    }
+
+    /// Tag of a record, or of the last purged one. Memory only.
+    ///
+    /// # Errors
+    /// `Purged` when `index` lies before that; `Ok(None)` when it lies beyond the end.
+    pub fn tag_at(&self, index: LogIndex) -> Result<Option<LeaderTag>, ReadError> {
+        let state = self.shared.lock();
+        let view = &state.view;
+        if view.purged.is_some_and(|(purged, _)| index < purged) {
+            return Err(purged(format!("record {index}"), view));
+        }
+        Ok(view.tag_at(index))
+    }
+
+    /// `len` bytes at `offset`, which must lie inside the payload of one record. Recent ones are a slice of
+    /// memory, others are read from disk without checking the CRC of the whole record. The range is not
+    /// trusted: outside of the log it is an error; inside of the log but on no payload, it may give
+    /// any bytes of the log.
+    ///
+    /// # Errors
+    /// `Purged`, `NotFound`, `Io`.
+    pub fn read_bytes(&self, offset: PhysicalOffset, len: usize) -> Result<Bytes, ReadError> {
+        loop {
+            let state = self.shared.lock();
+            let view = &state.view;
+            let segment = self.segment_for(view, offset, len as u64)?;
+            if let Some(located) = view.in_tail_at(offset) {
+                return payload_range(located, offset, len);
+            }
+            let Some(file) = segment.file.clone() else {
+                return Err(not_found_at(offset));
+            };
+            let (base, epoch) = (segment.base, view.epoch);
+            drop(state);
+            let mut buffer = vec![0; len];
+            let read = file.read_exact_at(&mut buffer, offset.get() - base.get());
+            if self.shared.lock().view.epoch == epoch {
+                read.map_err(|error| self.read_error(base, RangeError::Io(error)))?;
+                return Ok(Bytes::from(buffer));
+            }
+        }
+    }
+
+    fn segment_for<'a>(
+        &self,
+        view: &'a View,
+        offset: PhysicalOffset,
+        len: u64,
+    ) -> Result<&'a Segment, ReadError> {
+        if offset < view.start.next_offset {
+            return Err(purged(format!("byte {offset}"), view));
+        }
+        let segment = view.segment_at(segment_base(offset, self.segment_bytes()));
+        let end = offset.get().checked_add(len);
+        segment
+            .filter(|segment| end.is_some_and(|end| end <= segment.end_offset.get()))
+            .ok_or_else(|| not_found_at(offset))
+    }
+
+    /// The record that starts exactly at `offset`, which is not trusted.
+    ///
+    /// # Errors
+    /// `Purged`; `NotFound` when no record starts there; `Corrupt` when its payload is damaged; `Io`.
+    pub fn record_at(&self, offset: PhysicalOffset) -> Result<Located, ReadError> {
+        loop {
+            let state = self.shared.lock();
+            let view = &state.view;
+            let segment = self.segment_for(view, offset, RECORD_HEADER_BYTES as u64)?;
+            if let Some(located) = view.in_tail_at(offset) {
+                return if located.offset == offset {
+                    Ok(located.clone())
+                } else {
+                    Err(not_found_at(offset))
+                };
+            }
+            let Some(file) = segment.file.clone() else {
+                return Err(not_found_at(offset));
+            };
+            let (base, epoch, end) = (segment.base, view.epoch, segment.end_offset);
+            drop(state);
+            let read = record_in(file, base, end, offset);
+            if self.shared.lock().view.epoch == epoch {
+                return match read {
+                    Ok(located) => located.ok_or_else(|| not_found_at(offset)),
+                    Err(error) => Err(self.read_error(base, error)),
+                };
+            }
+        }
+    }
+
+    /// Reads a whole segment and checks all CRCs; returns the bytes of payload. Opening the log trusts index
+    /// files for what is old, so damage there shows in reads only: call this now and then for each sealed
+    /// segment. Cost: reads the segment, up to 1 MiB at a time. May run next to everything.
+    ///
+    /// # Errors
+    /// `Corrupt` names the place; `Io`; `NotFound` if there is no such segment (any more).
+    pub fn verify_segment(&self, base: PhysicalOffset) -> Result<u64, ReadError> {
+        let range = {
+            let state = self.shared.lock();
+            let next = state.view.segment_at(base.plus(self.segment_bytes()));
+            let end = next.map(|next| next.first_index);
+            let end = end.or_else(|| state.view.last.map(|(last, _)| last.next()));
+            state
+                .view
+                .segment_at(base)
+                .map(|segment| segment.first_index)
+                .zip(end)
+        };
+        let (mut from, end) = range.ok_or_else(|| not_found_at(base))?;
+        let mut bytes = 0;
+        while from < end {
+            let read = self.read_stored(from, end, VERIFY_BYTES)?;
+            bytes += read
+                .iter()
+                .map(|located| located.record.payload.len() as u64)
+                .sum::<u64>();
+            from = read
+                .last()
+                .map_or(end, |located| located.record.index.next());
+        }
+        Ok(bytes)
+    }
+}
+
+fn take_from_tail(
+    view: &View,
+    from: LogIndex,
+    end_exclusive: LogIndex,
+    max_bytes: usize,
+    found: &mut Vec<Located>,
+) {
+    let mut bytes = 0;
+    let mut next = from;
+    while next < end_exclusive
+        && let Some(located) = view.in_tail(next)
+    {
+        bytes += located.record.payload.len();
+        if bytes > max_bytes && !found.is_empty() {
+            return;
+        }
+        found.push(located.clone());
+        next = next.next();
+    }
+}
+
+/// The part of `from..end_exclusive` that one segment file can answer; `None` if there is no such file.
+fn cold_range(
+    view: &View,
+    segment_bytes: u64,
+    from: LogIndex,
+    end_exclusive: LogIndex,
+) -> Option<RangeRead> {
+    let segment = view.segment_of(from)?;
+    let known = segment.sparse.floor(from)?;
+    let file = segment.file.clone()?;
+    let mut end = end_exclusive.min(view.tail_first().unwrap_or(end_exclusive));
+    if let Some((last, _)) = view.last {
+        end = end.min(last.next());
+    }
+    if let Some(next) = view.segment_at(segment.base.plus(segment_bytes)) {
+        end = end.min(next.first_index);
+    }
+    Some(RangeRead {
+        file,
+        base: segment.base,
+        segment_end: segment.base.get() + segment_bytes,
+        known_index: known.index,
+        known_offset: known.offset,
+        from,
+        end_exclusive: end,
+        end_offset: segment.end_offset,
+    })
+}
+
+fn record_in(
+    file: Arc<dyn File>,
+    base: PhysicalOffset,
+    end: PhysicalOffset,
+    offset: PhysicalOffset,
+) -> Result<Option<Located>, RangeError> {
+    let mut cursor = Cursor::new(file, base, end);
+    let anything = Expected {
+        index: None,
+        previous: None,
+    };
+    let Step::Record(header) = cursor.step(offset, end.get(), anything)? else {
+        return Ok(None);
+    };
+    match cursor.payload(&header)? {
+        Some(payload) => Ok(Some(header.with_payload(payload))),
+        None => Err(RangeError::Bad(
+            offset.get() - base.get(),
+            "payload CRC mismatch",
+        )),
+    }
+}
+
+fn payload_range(
+    located: &Located,
+    offset: PhysicalOffset,
+    len: usize,
+) -> Result<Bytes, ReadError> {
+    let payload = &located.record.payload;
+    let from = offset.get().checked_sub(located.payload_offset().get());
+    let from = from.and_then(|from| usize::try_from(from).ok());
+    match from {
+        Some(from) if from + len <= payload.len() => Ok(payload.slice(from..from + len)),
+        _ => Err(not_found_at(offset)),
+    }
+}
+
+fn purged(what: String, view: &View) -> ReadError {
+    ReadError::Purged {
+        what,
+        start_offset: view.start.next_offset,
+    }
+}
+
+fn not_found(index: LogIndex) -> ReadError {
+    ReadError::NotFound {
+        what: format!("record {index}"),
+    }
+}
+
+fn not_found_at(offset: PhysicalOffset) -> ReadError {
+    ReadError::NotFound {
+        what: format!("byte {offset}"),
+    }
+}

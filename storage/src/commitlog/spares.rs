@@ -1,0 +1,203 @@
+//! Segment files on the shelf: prepared ahead or retired, waiting to be used (again).
+//!
+//! Overwriting blocks that exist takes half the time of extending a file, so a segment file is made with all
+//! its blocks written once, and a retired one is kept. Stale bytes in it are harmless: records carry their
+//! physical offset, and a file is only ever reused for a later part of the log. Files left by a truncation
+//! or a reset, which could be reused for the *same* part, are removed instead.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::segment::{SPARE_SUFFIX, TEMPORARY_SUFFIX, segment_path};
+use super::sidecar;
+use crate::error::{LogError, OpenError};
+use crate::fs::{File, FileSystem};
+use crate::position::PhysicalOffset;
+
+/// Zeros written at once while a file is prepared; bytes.
+const ZEROS_BYTES: u64 = 1 << 20;
+
+/// The shelf. Shared by the writer, which takes and returns files, and by whoever prepares them.
+pub(crate) struct Spares {
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    count_max: usize,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    files: Vec<PathBuf>,
+    next_number: u64,
+}
+
+impl Spares {
+    /// Takes stock of the spare files named in `names`; removes half-made ones.
+    pub(crate) fn open(
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        names: &[String],
+        (segment_bytes, count_max): (u64, usize),
+    ) -> Result<Self, OpenError> {
+        let mut shelf = Shelf::default();
+        for name in names {
+            let path = dir.join(name);
+            if name.ends_with(TEMPORARY_SUFFIX) {
+                fs.remove(&path).map_err(OpenError::io("remove", &path))?;
+                continue;
+            }
+            let Some(number) = name.strip_suffix(SPARE_SUFFIX) else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            shelf.next_number = shelf.next_number.max(number + 1);
+            let file = fs.open(&path).map_err(OpenError::io("open", &path))?;
+            let whole = file.len().map_err(OpenError::io("measure", &path))? == segment_bytes;
+            if whole && shelf.files.len() < count_max {
+                shelf.files.push(path);
+            } else {
+                fs.remove(&path).map_err(OpenError::io("remove", &path))?;
+            }
+        }
+        let dir = dir.to_path_buf();
+        Ok(Self {
+            fs,
+            dir,
+            segment_bytes,
+            count_max,
+            shelf: Mutex::new(shelf),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf
+            .lock()
+            .expect("no thread panics while it holds the shelf")
+    }
+
+    /// Makes sure that at least one spare is there. Blocks for as long as writing a whole segment takes.
+    pub(crate) fn prepare(&self) -> Result<(), LogError> {
+        let number = {
+            let mut shelf = self.lock();
+            if self.count_max == 0 || !shelf.files.is_empty() {
+                return Ok(());
+            }
+            shelf.next_number += 1;
+            shelf.next_number
+        };
+        let temporary = self.dir.join(format!("{number}{TEMPORARY_SUFFIX}"));
+        if let Err(error) = self.make_zeroed(&temporary) {
+            // Room for the log itself matters more than a spare; a file that cannot be removed is
+            // removed when the log is opened.
+            let _ = self.fs.remove(&temporary);
+            return Err(error);
+        }
+        let spare = self.dir.join(format!("{number}{SPARE_SUFFIX}"));
+        self.fs
+            .rename(&temporary, &spare)
+            .map_err(LogError::poison("rename", &temporary))?;
+        self.sync_dir()?;
+        self.lock().files.push(spare);
+        Ok(())
+    }
+
+    fn make_zeroed(&self, path: &Path) -> Result<(), LogError> {
+        let file = self.make(path)?;
+        let zeros = vec![0; ZEROS_BYTES.min(self.segment_bytes) as usize];
+        let mut at = 0;
+        while at < self.segment_bytes {
+            let len = (self.segment_bytes - at).min(zeros.len() as u64);
+            file.write_all_at(&zeros[..len as usize], at)
+                .map_err(LogError::allocating("write", path))?;
+            at += len;
+        }
+        file.sync_data().map_err(LogError::allocating("sync", path))
+    }
+
+    fn make(&self, path: &Path) -> Result<Arc<dyn File>, LogError> {
+        let file = self
+            .fs
+            .create(path)
+            .map_err(LogError::allocating("create", path))?;
+        file.allocate(self.segment_bytes)
+            .map_err(LogError::allocating("allocate", path))?;
+        Ok(file)
+    }
+
+    /// The file for the segment at `base`: a spare under its new name, or a fresh one. Its name is durable
+    /// when this returns.
+    pub(crate) fn take(&self, base: PhysicalOffset) -> Result<Arc<dyn File>, LogError> {
+        let path = segment_path(&self.dir, base);
+        let spare = self.lock().files.pop();
+        let file = match spare {
+            Some(spare) => {
+                self.fs
+                    .rename(&spare, &path)
+                    .map_err(LogError::poison("rename", &spare))?;
+                self.fs
+                    .open(&path)
+                    .map_err(LogError::poison("open", &path))?
+            }
+            None => {
+                let file = self.make(&path)?;
+                file.sync_data()
+                    .map_err(LogError::allocating("sync", &path))?;
+                file
+            }
+        };
+        self.sync_dir()?;
+        Ok(file)
+    }
+
+    /// Puts the file of a retired segment on the shelf, or removes it if the shelf is full.
+    pub(crate) fn retire(&self, base: PhysicalOffset) -> Result<(), LogError> {
+        let path = segment_path(&self.dir, base);
+        sidecar::remove(&*self.fs, &self.dir, base);
+        let mut shelf = self.lock();
+        if shelf.files.len() >= self.count_max {
+            return self
+                .fs
+                .remove(&path)
+                .map_err(LogError::poison("remove", &path));
+        }
+        shelf.next_number += 1;
+        let spare = self
+            .dir
+            .join(format!("{}{SPARE_SUFFIX}", shelf.next_number));
+        self.fs
+            .rename(&path, &spare)
+            .map_err(LogError::poison("rename", &path))?;
+        shelf.files.push(spare);
+        Ok(())
+    }
+
+    /// Removes the file of a segment for good.
+    pub(crate) fn discard(&self, base: PhysicalOffset) -> Result<(), LogError> {
+        let path = segment_path(&self.dir, base);
+        sidecar::remove(&*self.fs, &self.dir, base);
+        self.fs
+            .remove(&path)
+            .map_err(LogError::poison("remove", &path))
+    }
+
+    /// Removes all spares: after a reset the log may go on before the place they came from.
+    pub(crate) fn clear(&self) -> Result<(), LogError> {
+        let mut shelf = self.lock();
+        while let Some(path) = shelf.files.pop() {
+            self.fs
+                .remove(&path)
+                .map_err(LogError::poison("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Makes renames and removals durable.
+    pub(crate) fn sync_dir(&self) -> Result<(), LogError> {
+        self.fs
+            .sync_dir(&self.dir)
+            .map_err(LogError::poison("sync directory", &self.dir))
+    }
+}

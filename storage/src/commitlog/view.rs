@@ -1,0 +1,415 @@
+//! The log as readers see it, in memory: positions, segments, and the recent records.
+//!
+//! Pure bookkeeping without a file in sight; the handle changes it under the lock, the writer thread brings
+//! the disk in line afterwards.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::format::{LeaderTag, Located, Record, place, segment_base};
+use super::sidecar::Sidecar;
+use super::sparse::{SparseEntry, SparseIndex};
+use crate::fs::File;
+use crate::position::{LogIndex, PhysicalOffset};
+
+/// Memory that a record in the tail costs beside its payload; bytes.
+const TAIL_RECORD_OVERHEAD: usize = size_of::<Located>();
+
+/// Where a log begins: what came right before its first record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct LogStart {
+    /// Index of the record before; `None` for a log that starts at the beginning of time.
+    pub last_index: Option<LogIndex>,
+    /// Tag of that record; zero if there is none.
+    pub last_tag: LeaderTag,
+    /// Where the log ended then. The first record is placed here, or at the start of the next segment.
+    pub next_offset: PhysicalOffset,
+}
+
+impl LogStart {
+    /// The record before the log, if there is one.
+    pub fn last(&self) -> Option<(LogIndex, LeaderTag)> {
+        self.last_index.map(|index| (index, self.last_tag))
+    }
+}
+
+/// One segment file and what it holds.
+pub(crate) struct Segment {
+    pub base: PhysicalOffset,
+    /// What comes before its first record; `next_offset` is where that record is.
+    pub start: LogStart,
+    pub first_index: LogIndex,
+    pub sparse: SparseIndex,
+    /// After its last record.
+    pub end_offset: PhysicalOffset,
+    pub last_store_time_ms: u64,
+    /// Entries of `sparse` that the index file on disk has.
+    pub saved_entries: usize,
+    /// `None` until the writer has created the file; its records are all in the tail until then.
+    pub file: Option<Arc<dyn File>>,
+}
+
+/// The log in memory.
+///
+/// Invariants: indexes in `tail` are consecutive and end at `last`; a record that is not flushed is in
+/// `tail`; `start.last_index <= purged <= last`; the segments are adjacent in index.
+pub(crate) struct View {
+    segment_bytes: u64,
+    tail_bytes_max: usize,
+    /// Before the first record that is still on disk.
+    pub start: LogStart,
+    /// Logical start: records up to here are gone for readers by index.
+    pub purged: Option<(LogIndex, LeaderTag)>,
+    pub last: Option<(LogIndex, LeaderTag)>,
+    pub end_offset: PhysicalOffset,
+    pub last_store_time_ms: u64,
+    pub flushed: Option<LogIndex>,
+    pub segments: VecDeque<Segment>,
+    pub tail: VecDeque<Located>,
+    tail_bytes: usize,
+    /// Runs of records with the same tag: index of the first one, tag.
+    tags: VecDeque<(LogIndex, LeaderTag)>,
+    /// Changes whenever bytes may vanish or be replaced: a read that began before must look again.
+    pub epoch: u64,
+}
+
+/// What the writer has to undo on disk after a truncation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Truncation {
+    pub kept: LogStart,
+    /// Segments without a record left, in order.
+    pub removed: Vec<PhysicalOffset>,
+    /// End of the old records in the segment that stays.
+    pub stale_end: PhysicalOffset,
+}
+
+impl View {
+    /// An empty log.
+    pub(crate) fn new(segment_bytes: u64, tail_bytes_max: usize, start: LogStart) -> Self {
+        Self {
+            segment_bytes,
+            tail_bytes_max,
+            start,
+            purged: start.last(),
+            last: start.last(),
+            end_offset: start.next_offset,
+            last_store_time_ms: 0,
+            flushed: start.last_index,
+            segments: VecDeque::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tags: VecDeque::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Gives the records their places and makes them readable.
+    pub(crate) fn append(&mut self, records: Vec<Record>) -> Vec<Located> {
+        let mut placed = Vec::with_capacity(records.len());
+        for record in records {
+            let offset = place(self.end_offset, record.encoded_len(), self.segment_bytes);
+            self.note(
+                record.index,
+                record.tag,
+                record.store_time_ms,
+                offset,
+                record.encoded_len(),
+            );
+            let located = Located { record, offset };
+            self.tail_bytes += located.record.payload.len() + TAIL_RECORD_OVERHEAD;
+            self.tail.push_back(located.clone());
+            placed.push(located);
+        }
+        placed
+    }
+
+    /// Counts one record at the end of the log, appended or found on disk.
+    pub(crate) fn note(
+        &mut self,
+        index: LogIndex,
+        tag: LeaderTag,
+        store_time_ms: u64,
+        offset: PhysicalOffset,
+        len: u64,
+    ) {
+        if let Some((last, last_tag)) = self.last {
+            assert!(index == last.next(), "record {index} appended after {last}");
+            assert!(
+                tag.term >= last_tag.term,
+                "term {} after {}",
+                tag.term,
+                last_tag.term
+            );
+        }
+        let base = segment_base(offset, self.segment_bytes);
+        if self
+            .segments
+            .back()
+            .is_none_or(|segment| segment.base != base)
+        {
+            let (before, before_tag) = self.last.unzip();
+            let start = LogStart {
+                last_index: before,
+                last_tag: before_tag.unwrap_or_default(),
+                next_offset: offset,
+            };
+            self.segments.push_back(Segment {
+                base,
+                start,
+                first_index: index,
+                sparse: SparseIndex::default(),
+                end_offset: offset,
+                last_store_time_ms: 0,
+                saved_entries: 0,
+                file: None,
+            });
+        }
+        let segment = self
+            .segments
+            .back_mut()
+            .expect("a segment was just ensured");
+        segment.sparse.note(index, tag, offset);
+        segment.end_offset = offset.plus(len);
+        segment.last_store_time_ms = segment.last_store_time_ms.max(store_time_ms);
+        if self.tags.back().is_none_or(|(_, run)| *run != tag) {
+            self.tags.push_back((index, tag));
+        }
+        self.last = Some((index, tag));
+        self.end_offset = offset.plus(len);
+        self.last_store_time_ms = self.last_store_time_ms.max(store_time_ms);
+    }
+
+    /// Takes over the beginning of the segment at `base` from its index file: the records in front of
+    /// `next`, of which `known` are some. The log must end right in front of `known`, and `next` must come
+    /// after them.
+    pub(crate) fn adopt(
+        &mut self,
+        base: PhysicalOffset,
+        known: &[SparseEntry],
+        next: SparseEntry,
+        store_time_ms: u64,
+    ) {
+        let first = known.first().expect("there is something to take over");
+        let before_next = LogIndex::new(next.index.get() - 1);
+        for entry in known {
+            let (at, tag) = (entry.index, entry.tag);
+            if self.tags.back().is_none_or(|(_, run)| *run != tag) {
+                self.tags.push_back((at, tag));
+            }
+        }
+        let (last_index, last_tag) = self.last.unzip();
+        let start = LogStart {
+            last_index,
+            last_tag: last_tag.unwrap_or_default(),
+            next_offset: first.offset,
+        };
+        self.segments.push_back(Segment {
+            base,
+            start,
+            first_index: first.index,
+            sparse: SparseIndex::adopt(known),
+            end_offset: next.offset,
+            last_store_time_ms: store_time_ms,
+            saved_entries: known.len(),
+            file: None,
+        });
+        self.last = known.last().map(|entry| (before_next, entry.tag));
+        self.end_offset = next.offset;
+        self.last_store_time_ms = self.last_store_time_ms.max(store_time_ms);
+    }
+
+    /// The index files that are worth writing: those of sealed segments, and others that have grown by
+    /// `step` entries.
+    pub(crate) fn unsaved(&self, step: usize) -> Vec<(PhysicalOffset, Sidecar)> {
+        let last = self.segments.back().map(|segment| segment.base);
+        let worth = |segment: &&Segment| {
+            let step = if Some(segment.base) == last { step } else { 1 };
+            segment.sparse.entries().len() >= segment.saved_entries + step
+        };
+        let sidecar = |segment: &Segment| {
+            (
+                segment.base,
+                Sidecar::of(&segment.sparse, segment.last_store_time_ms),
+            )
+        };
+        self.segments.iter().filter(worth).map(sidecar).collect()
+    }
+
+    /// An index file with `entries` entries was written in epoch `epoch`.
+    pub(crate) fn saved(&mut self, base: PhysicalOffset, entries: usize, epoch: u64) {
+        let at = self.segments.partition_point(|segment| segment.base < base);
+        if epoch == self.epoch
+            && let Some(segment) = self.segments.get_mut(at)
+            && segment.base == base
+        {
+            segment.saved_entries = entries;
+        }
+    }
+
+    /// Tag of a record by index; `None` outside of `purged..=last`.
+    pub(crate) fn tag_at(&self, index: LogIndex) -> Option<LeaderTag> {
+        let (last, _) = self.last?;
+        if index > last {
+            return None;
+        }
+        if let Some((purged, tag)) = self.purged
+            && index <= purged
+        {
+            return (index == purged).then_some(tag);
+        }
+        self.run_tag(index)
+    }
+
+    fn run_tag(&self, index: LogIndex) -> Option<LeaderTag> {
+        let after = self.tags.partition_point(|(first, _)| *first <= index);
+        after.checked_sub(1).map(|run| self.tags[run].1)
+    }
+
+    /// Index of the oldest record in the tail.
+    pub(crate) fn tail_first(&self) -> Option<LogIndex> {
+        self.tail.front().map(|located| located.record.index)
+    }
+
+    /// A record of the tail by index.
+    pub(crate) fn in_tail(&self, index: LogIndex) -> Option<&Located> {
+        let first = self.tail_first()?;
+        let skip = index.get().checked_sub(first.get())?;
+        self.tail.get(usize::try_from(skip).ok()?)
+    }
+
+    /// The record of the tail whose bytes include `offset`.
+    pub(crate) fn in_tail_at(&self, offset: PhysicalOffset) -> Option<&Located> {
+        let after = self
+            .tail
+            .partition_point(|located| located.offset <= offset);
+        let located = self.tail.get(after.checked_sub(1)?)?;
+        (offset < located.end_offset()).then_some(located)
+    }
+
+    /// The segment that holds record `index`.
+    pub(crate) fn segment_of(&self, index: LogIndex) -> Option<&Segment> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.first_index <= index);
+        self.segments.get(after.checked_sub(1)?)
+    }
+
+    /// The segment that begins at `base`.
+    pub(crate) fn segment_at(&self, base: PhysicalOffset) -> Option<&Segment> {
+        let at = self.segments.partition_point(|segment| segment.base < base);
+        self.segments.get(at).filter(|segment| segment.base == base)
+    }
+
+    /// Gives a segment its file.
+    pub(crate) fn attach(&mut self, base: PhysicalOffset, file: Arc<dyn File>) {
+        let at = self.segments.partition_point(|segment| segment.base < base);
+        if let Some(segment) = self.segments.get_mut(at)
+            && segment.base == base
+        {
+            segment.file = Some(file);
+        }
+    }
+
+    /// Drops everything after `kept`, which must lie in `start..=last`.
+    pub(crate) fn truncate(&mut self, kept: LogStart) -> Truncation {
+        let kept_index = kept.last_index;
+        let beyond = |index: LogIndex| kept_index.is_none_or(|last| index > last);
+        self.epoch += 1;
+        while let Some(located) = self.tail.back()
+            && beyond(located.record.index)
+        {
+            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
+            self.tail.pop_back();
+        }
+        while self.tags.back().is_some_and(|(first, _)| beyond(*first)) {
+            self.tags.pop_back();
+        }
+        let mut removed = Vec::new();
+        while let Some(segment) = self.segments.back()
+            && beyond(segment.first_index)
+        {
+            removed.push(segment.base);
+            self.segments.pop_back();
+        }
+        removed.reverse();
+        let mut stale_end = kept.next_offset;
+        if let Some(segment) = self.segments.back_mut() {
+            stale_end = segment.end_offset.max(kept.next_offset);
+            segment.sparse.truncate(kept_index);
+            // The file now tells of records that are gone; it is written anew when there is a reason.
+            segment.saved_entries = 0;
+            segment.end_offset = kept.next_offset;
+        }
+        self.last = kept.last();
+        self.end_offset = kept.next_offset;
+        self.flushed = self.flushed.min(kept_index);
+        Truncation {
+            kept,
+            removed,
+            stale_end,
+        }
+    }
+
+    /// Moves the logical start behind `index`, and the physical one past the segments that hold nothing
+    /// else; returns those. The last segment always stays.
+    pub(crate) fn purge(&mut self, index: LogIndex) -> Vec<PhysicalOffset> {
+        let tag = self
+            .tag_at(index)
+            .expect("the caller checked that the record exists");
+        self.purged = Some((index, tag));
+        let mut retired = Vec::new();
+        while let Some(next) = self.segments.get(1)
+            && next.start.last_index.is_some_and(|last| last <= index)
+        {
+            self.start = next.start;
+            let segment = self.segments.pop_front().expect("there is a second one");
+            retired.push(segment.base);
+        }
+        if !retired.is_empty() {
+            self.epoch += 1;
+            self.drop_before(self.start);
+        }
+        retired
+    }
+
+    fn drop_before(&mut self, start: LogStart) {
+        let gone = |index: LogIndex| start.last_index.is_some_and(|last| index <= last);
+        while let Some(located) = self.tail.front()
+            && gone(located.record.index)
+        {
+            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
+            self.tail.pop_front();
+        }
+        // The run that reaches over the start stays, it begins a little early.
+        while self
+            .tags
+            .get(1)
+            .is_some_and(|(first, _)| start.last_index.is_some_and(|last| *first <= last.next()))
+        {
+            self.tags.pop_front();
+        }
+    }
+
+    /// Forgets everything; the next record comes after `start`. Returns the segments that are gone.
+    pub(crate) fn reset(&mut self, start: LogStart) -> Vec<PhysicalOffset> {
+        let removed = self.segments.iter().map(|segment| segment.base).collect();
+        let epoch = self.epoch + 1;
+        let store_time = self.last_store_time_ms;
+        *self = Self::new(self.segment_bytes, self.tail_bytes_max, start);
+        self.epoch = epoch;
+        self.last_store_time_ms = store_time;
+        removed
+    }
+
+    /// Records up to `index` are durable; older ones may leave the tail.
+    pub(crate) fn flushed_through(&mut self, index: Option<LogIndex>) {
+        self.flushed = self.flushed.max(index);
+        while self.tail_bytes > self.tail_bytes_max
+            && let Some(located) = self.tail.front()
+            && Some(located.record.index) <= self.flushed
+        {
+            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
+            self.tail.pop_front();
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Messages of a queue, in order.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Store, bounds_in};
+use crate::consume_queue::Unit;
+use crate::error::ReadError;
+use crate::message;
+use crate::position::{PhysicalOffset, QueueOffset};
+use crate::queue_offsets::{QueueBounds, QueueKey};
+
+/// Fewest units that a read may look at, so that a filter that matches little does not crawl.
+const SCAN_UNITS_MIN: usize = 800;
+
+/// What to read from a queue.
+pub struct ReadRequest<'a> {
+    /// The queue.
+    pub key: QueueKey,
+    /// First offset to look at.
+    pub offset: QueueOffset,
+    /// Most messages to return; at least one is returned if there is one.
+    pub max_messages: usize,
+    /// Most bytes to return, except that one message may be larger.
+    pub max_bytes: usize,
+    /// Which tags codes match.
+    pub filter: &'a dyn Fn(i64) -> bool,
+    /// Address that the messages name as the one to ask for them.
+    pub store_host: SocketAddrV4,
+}
+
+/// How a read went. `next_offset` of the answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStatus {
+    /// There are messages; go on after the last one looked at.
+    Found,
+    /// There are messages but none matches; go on after the last one looked at.
+    NoMatched,
+    /// What matches was retired while it was read; go on after the last one looked at.
+    Removed,
+    /// The queue never had a message, or there is no such queue; go on at 0.
+    NoMessageInQueue,
+    /// The offset is the next one to be given: wait, and ask for the same.
+    OffsetOverflowOne,
+    /// The offset lies beyond that; go on at the next one to be given.
+    OffsetOverflowBadly,
+    /// The offset was retired; go on at the first one that is there.
+    OffsetTooSmall,
+}
+
+/// Answer to a [`ReadRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRead {
+    /// How it went.
+    pub status: ReadStatus,
+    /// Where to go on.
+    pub next_offset: QueueOffset,
+    /// What the queue held.
+    pub bounds: QueueBounds,
+    /// Messages one after the other, as clients receive them.
+    pub body: Bytes,
+    /// How many.
+    pub count: usize,
+}
+
+/// Units of a queue, and how far looking at them got.
+struct Units {
+    bounds: QueueBounds,
+    units: Vec<Unit>,
+}
+
+/// Messages that lie next to each other in one record.
+struct Span {
+    offset: PhysicalOffset,
+    len: usize,
+    messages: Vec<(QueueOffset, usize)>,
+}
+
+impl Store {
+    /// Reads messages of a queue. Copies them once; recent ones come from memory.
+    ///
+    /// # Errors
+    /// The disk refuses, or a queue's files do not point at messages (delete them, they come back).
+    pub fn read_queue(&self, request: &ReadRequest<'_>) -> Result<QueueRead, ReadError> {
+        let scan = request.max_messages.max(SCAN_UNITS_MIN);
+        let found = match self.units(request.key, request.offset, scan)? {
+            Ok(found) => found,
+            Err(nothing) => return Ok(nothing),
+        };
+        let (spans, next_offset) = select(request, &found.units);
+        let matched = !spans.is_empty();
+        let mut body = BytesMut::with_capacity(spans.iter().map(|span| span.len).sum());
+        let mut count = 0;
+        for span in &spans {
+            count += self.append_span(span, request.store_host, &mut body)?;
+        }
+        let status = match (count, matched) {
+            (0, false) => ReadStatus::NoMatched,
+            (0, true) => ReadStatus::Removed,
+            _ => ReadStatus::Found,
+        };
+        Ok(QueueRead {
+            status,
+            next_offset,
+            bounds: found.bounds,
+            body: body.freeze(),
+            count,
+        })
+    }
+
+    /// Up to `max` units from `offset`, at least one, or the answer that there are none.
+    fn units(
+        &self,
+        key: QueueKey,
+        offset: QueueOffset,
+        max: usize,
+    ) -> Result<Result<Units, QueueRead>, ReadError> {
+        loop {
+            let state = self.state();
+            let bounds = bounds_in(&state, key);
+            if let Some(nothing) = outside(bounds, offset) {
+                return Ok(Err(nothing));
+            }
+            let bounds = bounds.unwrap_or_default();
+            let border = state.tails.first(key).unwrap_or(bounds.next);
+            let from_files = border.get().saturating_sub(offset.get()).min(max as u64) as usize;
+            let tail_from = offset.max(border);
+            let tail = state.tails.read(key, tail_from, max - from_files).to_vec();
+            let epoch = state.epoch;
+            drop(state);
+            if from_files == 0 {
+                return Ok(Ok(Units {
+                    bounds,
+                    units: tail,
+                }));
+            }
+            let read = self.queue_files.read(key, offset, from_files);
+            if self.state().epoch != epoch {
+                continue;
+            }
+            let mut units = read.map_err(|error| self.queue_error(error))?;
+            units.extend(tail);
+            return Ok(Ok(Units { bounds, units }));
+        }
+    }
+
+    /// One unit; `None` if the queue has no such offset.
+    pub(super) fn unit(
+        &self,
+        key: QueueKey,
+        offset: QueueOffset,
+    ) -> Result<Option<Unit>, ReadError> {
+        let units = self.units(key, offset, 1)?;
+        Ok(units.ok().and_then(|found| found.units.first().copied()))
+    }
+
+    /// Appends the messages of a span; returns how many, none if they were retired.
+    fn append_span(
+        &self,
+        span: &Span,
+        store_host: SocketAddrV4,
+        body: &mut BytesMut,
+    ) -> Result<usize, ReadError> {
+        let bytes = match self.log.read_bytes(span.offset, span.len) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Purged { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let start = body.len();
+        body.extend_from_slice(&bytes);
+        let mut at = 0;
+        for (queue_offset, size) in &span.messages {
+            let offset = span.offset.plus(at as u64);
+            let message = &mut body[start + at..start + at + size];
+            if let Err(error) = message::patch(message, *queue_offset, offset, store_host) {
+                return Err(self.queue_error(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("a unit points at byte {offset} of the log: {error}"),
+                )));
+            }
+            at += size;
+        }
+        Ok(span.messages.len())
+    }
+
+    fn queue_error(&self, error: io::Error) -> ReadError {
+        ReadError::Io {
+            path: self.dir.join(super::open::QUEUES_DIR),
+            source: Arc::new(error),
+        }
+    }
+}
+
+/// The answer when `offset` is not in the queue.
+fn outside(bounds: Option<QueueBounds>, offset: QueueOffset) -> Option<QueueRead> {
+    let bounds = bounds.unwrap_or_default();
+    let QueueBounds { min, next } = bounds;
+    let (status, next_offset) = if next == QueueOffset::ZERO {
+        (ReadStatus::NoMessageInQueue, QueueOffset::ZERO)
+    } else if offset < min {
+        (ReadStatus::OffsetTooSmall, min)
+    } else if offset == next {
+        (ReadStatus::OffsetOverflowOne, offset)
+    } else if offset > next {
+        (ReadStatus::OffsetOverflowBadly, next)
+    } else {
+        return None;
+    };
+    Some(QueueRead {
+        status,
+        next_offset,
+        bounds,
+        body: Bytes::new(),
+        count: 0,
+    })
+}
+
+/// The messages to return, and where to go on.
+fn select(request: &ReadRequest<'_>, units: &[Unit]) -> (Vec<Span>, QueueOffset) {
+    let mut spans: Vec<Span> = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
+    let mut offset = request.offset;
+    for unit in units {
+        if (request.filter)(unit.tags_code) {
+            let size = unit.size as usize;
+            let full = count >= request.max_messages || bytes + size > request.max_bytes;
+            if count > 0 && full {
+                break;
+            }
+            count += 1;
+            bytes += size;
+            match spans.last_mut() {
+                // Between two records there is always a header: what is adjacent is in one record.
+                Some(span) if span.offset.plus(span.len as u64) == unit.offset => {
+                    span.len += size;
+                    span.messages.push((offset, size));
+                }
+                _ => {
+                    let messages = vec![(offset, size)];
+                    spans.push(Span {
+                        offset: unit.offset,
+                        len: size,
+                        messages,
+                    });
+                }
+            }
+        }
+        offset = offset.next();
+    }
+    (spans, offset)
+}

@@ -1,0 +1,236 @@
+//! What applying the log changes, in memory.
+
+use bytes::Bytes;
+
+use crate::batch::BatchView;
+use crate::checkpoint::{Checkpoint, Image};
+use crate::commitlog::{LeaderTag, Located, RecordKind, segment_base};
+use crate::consume_queue::{Tails, Unit};
+use crate::key_index::{KeyEntry, PendingKeys};
+use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
+use crate::queue_offsets::{QueueKey, QueueOffsets};
+use crate::tables::{CommandResult, Tables};
+
+/// The last members that were applied: where in the log, and the opaque bytes.
+pub type AppliedMembership = (LogIndex, LeaderTag, Bytes);
+
+/// What became of one message of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowResult {
+    /// It is in its queue, at this offset.
+    Stored(QueueOffset),
+    /// Its topic was deleted before the batch was applied. It is in no queue.
+    TopicGone,
+    /// Its topic has fewer queues by now. It is in no queue.
+    QueueGone,
+}
+
+/// One message of an applied batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliedRow {
+    /// The forwarded request that brought it, 0 for none.
+    pub origin: u64,
+    /// First byte of the message in the log; what clients know as its id.
+    pub offset: PhysicalOffset,
+    /// What became of it.
+    pub result: RowResult,
+}
+
+/// A queue that has new messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival {
+    /// The queue.
+    pub key: QueueKey,
+    /// Offset of its next message now.
+    pub next: QueueOffset,
+}
+
+/// What applying a record did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// One per message, in the order of the batch.
+    pub rows: Vec<AppliedRow>,
+    /// One per command, in the order of the batch.
+    pub commands: Vec<CommandResult>,
+    /// Queues that have new messages; each once, ordered.
+    pub arrivals: Vec<Arrival>,
+    /// The log's clock after the record; milliseconds since 1970, never goes back.
+    pub clock_ms: u64,
+}
+
+/// Everything behind the store's lock.
+///
+/// Invariants: the first five fields are the same on all replicas that applied the same record; `tails`
+/// and `keys` hold what the files do not.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub applied: Option<(LogIndex, LeaderTag)>,
+    pub membership: Option<AppliedMembership>,
+    pub next_offset: PhysicalOffset,
+    pub tables: Tables,
+    pub queues: QueueOffsets,
+    pub tails: Tails,
+    pub keys: PendingKeys,
+    /// Taken at the start of a segment, not on disk yet.
+    pub checkpoints: Vec<Checkpoint>,
+    /// A topic was deleted and may have files.
+    pub topics_deleted: bool,
+    /// Changes when offsets vanish or are replaced: a read that began before must look again.
+    pub epoch: u64,
+}
+
+impl State {
+    /// The state that a checkpoint describes. Queues begin and end where they ended then.
+    pub(crate) fn from_image(image: Image) -> Self {
+        let membership = image
+            .membership
+            .map(|(index, tag, bytes)| (index, tag, Bytes::from(bytes)));
+        Self {
+            applied: image.applied,
+            membership,
+            next_offset: image.next_offset,
+            tables: image.tables,
+            queues: QueueOffsets::starting_at(&image.queues),
+            ..Self::default()
+        }
+    }
+
+    /// All of it that is the same on all replicas.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        let membership = self
+            .membership
+            .as_ref()
+            .map(|(index, tag, bytes)| (*index, *tag, bytes.to_vec()));
+        Checkpoint::encode(&Image {
+            applied: self.applied,
+            membership,
+            next_offset: self.next_offset,
+            tables: self.tables.clone(),
+            queues: self.queues.next_offsets(),
+        })
+    }
+
+    /// Applies one record; see [`Store::apply`](super::Store::apply).
+    pub(crate) fn apply(&mut self, located: &Located, segment_bytes: u64) -> Applied {
+        let record = &located.record;
+        self.check_order(located);
+        let segment_base = segment_base(located.offset, segment_bytes);
+        if self
+            .segment(segment_bytes)
+            .is_some_and(|last| last != segment_base)
+        {
+            self.checkpoints.push(self.checkpoint());
+        }
+        let position = (located.offset.get() - segment_base.get()) as u32;
+        self.keys.enter(segment_base, position);
+        self.tables.advance_clock(record.store_time_ms);
+        let mut applied = Applied::default();
+        match record.kind {
+            RecordKind::Blank => {}
+            RecordKind::Membership => {
+                self.membership = Some((record.index, record.tag, record.payload.clone()));
+            }
+            RecordKind::Batch => self.apply_batch(located, segment_base, &mut applied),
+        }
+        self.applied = Some((record.index, record.tag));
+        self.next_offset = located.end_offset();
+        applied.clock_ms = self.tables.clock_ms();
+        applied
+    }
+
+    /// The segment of the last applied record.
+    pub(crate) fn segment(&self, segment_bytes: u64) -> Option<PhysicalOffset> {
+        self.applied?;
+        let last_byte = self.next_offset.get().checked_sub(1)?;
+        Some(segment_base(PhysicalOffset::new(last_byte), segment_bytes))
+    }
+
+    fn check_order(&self, located: &Located) {
+        let index = located.record.index;
+        let Some((last, _)) = self.applied else {
+            return;
+        };
+        let follows = index == last.next();
+        // Records without messages may be applied alone by conformance tests; a batch never may.
+        let harmless = located.record.kind != RecordKind::Batch && index > last;
+        assert!(follows || harmless, "record {index} applied after {last}");
+        let offset = located.offset;
+        assert!(
+            !follows || offset >= self.next_offset,
+            "record {index} at {offset}, but {last} ended at {}",
+            self.next_offset
+        );
+    }
+
+    fn apply_batch(
+        &mut self,
+        located: &Located,
+        segment_base: PhysicalOffset,
+        applied: &mut Applied,
+    ) {
+        let index = located.record.index;
+        // The payload passed its CRC: every replica sees the same bytes, and must stop, not leave them out.
+        let batch = BatchView::parse(&located.record.payload)
+            .unwrap_or_else(|error| panic!("record {index} cannot be applied: {error}"));
+        let commands = batch
+            .commands()
+            .unwrap_or_else(|error| panic!("record {index} cannot be applied: {error}"));
+        for command in commands {
+            let (result, deleted) = self.tables.apply(command);
+            applied.commands.push(result);
+            if let Some(topic_id) = deleted {
+                self.queues.remove_topic(topic_id);
+                self.tails.remove_topic(topic_id);
+                self.topics_deleted = true;
+                self.epoch += 1;
+            }
+        }
+        let payload_at = located.payload_offset();
+        applied.rows.reserve(batch.message_count());
+        for (row, key_hashes) in batch.rows() {
+            let offset = payload_at.plus(u64::from(row.position));
+            let key = QueueKey {
+                topic_id: row.head.topic_id,
+                queue: row.queue,
+            };
+            let result = match self.tables.queues_of(key.topic_id) {
+                None => RowResult::TopicGone,
+                Some(queues) if row.queue >= queues => RowResult::QueueGone,
+                Some(_) => {
+                    let given = self.queues.assign(key);
+                    let unit = Unit {
+                        offset,
+                        size: row.size,
+                        tags_code: row.tags_code,
+                    };
+                    self.tails.push(key, given, unit);
+                    let position = (offset.get() - segment_base.get()) as u32;
+                    for hash in key_hashes {
+                        self.keys.push(segment_base, KeyEntry { hash, position });
+                    }
+                    note_arrival(
+                        &mut applied.arrivals,
+                        Arrival {
+                            key,
+                            next: given.next(),
+                        },
+                    );
+                    RowResult::Stored(given)
+                }
+            };
+            applied.rows.push(AppliedRow {
+                origin: row.head.origin,
+                offset,
+                result,
+            });
+        }
+    }
+}
+
+/// Keeps the arrivals ordered, with the newest offset of each queue.
+fn note_arrival(arrivals: &mut Vec<Arrival>, arrival: Arrival) {
+    match arrivals.binary_search_by_key(&arrival.key, |known| known.key) {
+        Ok(at) => arrivals[at] = arrival,
+        Err(at) => arrivals.insert(at, arrival),
+    }
+}

@@ -1,0 +1,24 @@
+//! The small replicated state of a group: topics, consumer groups, offsets, locks, key-value pairs.
+//!
+//! Changed by commands in the log and by nothing else; the same commands at the same times give the same
+//! tables on every replica.
+
+mod apply;
+mod command;
+mod consumer_offsets;
+mod groups;
+mod kv;
+mod locks;
+mod topics;
+
+pub use apply::Tables;
+pub use command::{Command, CommandResult, OffsetCommit, decode_commands, encode_commands};
+pub use groups::{RetryPolicy, SubscriptionGroupConfig};
+pub use locks::LOCK_LEASE_MS;
+pub use topics::{FilterType, PERM_INHERIT, PERM_READ, PERM_WRITE, Topic, TopicConfig};
+
+use consumer_offsets::ConsumerOffsets;
+use groups::Groups;
+use kv::KeyValues;
+use locks::Locks;
+use topics::Topics;

@@ -1,0 +1,11 @@
+//! The store on top of a real log: applying, reading, losing files, snapshots.
+#![allow(clippy::unwrap_used)]
+
+mod apply;
+mod crash;
+mod rebuild;
+mod rig;
+mod search;
+mod size;
+mod snapshot;
+mod threads;
