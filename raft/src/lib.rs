@@ -1,0 +1,31 @@
+//! Agreement: a broker group is a Raft group whose log is the CommitLog.
+//!
+//! This is the only crate that names openraft; it knows nothing of clients, topics or the RocketMQ
+//! wire. [`Replica`] is the handle of one group on this node, [`Peers`] and [`PeerServer`] are the
+//! node's side of the connections to the other nodes, shared by its groups and open to the process
+//! above for calls of its own.
+
+mod error;
+mod identity;
+mod log_store;
+mod membership;
+mod network;
+mod replica;
+mod state_machine;
+mod types;
+
+pub use error::{BarrierError, CallError, ProposeError, StartError};
+pub use identity::{Seat, claim_seat};
+pub use log_store::LogStore;
+pub use network::{
+    BoxFuture, CallHandler, CatchUp, CatchUpProgress, Connection, Identity, MemoryNetwork,
+    MemoryTransport, PeerEvent, PeerServer, Peers, TcpTransport, Transport, split_tcp,
+};
+pub use replica::{Leadership, Replica, ReplicaOptions, ReplicaStatus, Timing};
+pub use state_machine::{AppliedHook, StateMachine};
+pub use types::{
+    DecodeError, GroupId, NodeNumber, Outcome, Proposal, ReplicaId, Reply, node_of, replica_id,
+};
+
+#[doc(hidden)]
+pub use types::GroupTypes;

@@ -1,0 +1,600 @@
+//! The handle of one replica: propose, read barrier, who leads, membership, shutdown.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use gantry_storage::commitlog::{CommitLog, LeaderTag};
+use gantry_storage::{LogIndex, Store};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::raft::TransferLeaderRequest;
+use openraft::{EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::error::{BarrierError, ProposeError, StartError};
+use crate::log_store::LogStore;
+use crate::membership;
+use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
+use crate::state_machine::{AppliedHook, StateMachine};
+use crate::types::{
+    GroupId, GroupTypes, LeaderId, LogId, NodeNumber, Outcome, Proposal, ReplicaId, completion,
+    node_of, replica_id,
+};
+
+pub(crate) type Raft = openraft::Raft<GroupTypes, StateMachine>;
+
+/// How long a second follower leaves the election to the first when the leader's process is gone.
+const ELECTION_STAGGER: Duration = Duration::from_millis(60);
+
+/// How long a planned hand-over may take.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A replica this few records behind can take over at once.
+const TAKE_OVER_LAG: u64 = 8;
+
+/// Timing of a group, in milliseconds. See ADR 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A leader lets its followers hear from it this often.
+    pub heartbeat_ms: u64,
+    /// A follower that heard nothing for this long campaigns, at the earliest.
+    pub election_min_ms: u64,
+    /// The same, at the latest; also how long a voter holds on to a leader it has heard from.
+    pub election_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat_ms: 100,
+            election_min_ms: 250,
+            election_max_ms: 350,
+        }
+    }
+}
+
+/// What a replica is started with.
+pub struct ReplicaOptions {
+    /// Id of the group.
+    pub group: GroupId,
+    /// Name of the group, for messages.
+    pub name: String,
+    /// This replica, as [`claim_seat`](crate::claim_seat) found.
+    pub replica: ReplicaId,
+    /// All nodes of the group.
+    pub nodes: Vec<NodeNumber>,
+    /// The node that leads when it can.
+    pub preferred: NodeNumber,
+    /// Timers.
+    pub timing: Timing,
+    /// Bounds the rate at which this node brings others up to date.
+    pub catch_up: Arc<CatchUp>,
+    /// Hears of every applied record.
+    pub applied: AppliedHook,
+}
+
+/// Who leads a group, as one replica knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The current term.
+    pub term: u64,
+    /// The leader of that term, if one is known.
+    pub leader: Option<NodeNumber>,
+    /// This replica leads and has applied all that was committed before its term: it may propose,
+    /// and what it has applied is current.
+    pub ready: bool,
+}
+
+/// A replica's place in the log and in the group.
+#[derive(Clone, Debug)]
+pub struct ReplicaStatus {
+    /// Who leads.
+    pub leadership: Leadership,
+    /// `leader`, `follower`, `candidate`, `learner` or `stopped`.
+    pub role: &'static str,
+    /// Index of the last record in the log.
+    pub last: Option<u64>,
+    /// Index of the last record known to be committed.
+    pub committed: Option<u64>,
+    /// Index of the last record applied.
+    pub applied: Option<u64>,
+    /// The nodes that vote.
+    pub voters: Vec<NodeNumber>,
+    /// The nodes that are being brought up to date.
+    pub learners: Vec<NodeNumber>,
+    /// On the leader: index of the last record that each other node has on its disk.
+    pub matched: Vec<(NodeNumber, Option<u64>)>,
+}
+
+/// One replica of a group. Clones are the same replica.
+#[derive(Clone)]
+pub struct Replica {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) raft: Raft,
+    pub(crate) group: GroupId,
+    pub(crate) name: String,
+    pub(crate) replica: ReplicaId,
+    pub(crate) nodes: Vec<NodeNumber>,
+    pub(crate) preferred: NodeNumber,
+    /// The preferred node has said that it stops, and its process has not ended yet.
+    preferred_leaves: AtomicBool,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) store: Arc<Store>,
+    leadership: watch::Receiver<Leadership>,
+    stopped: watch::Receiver<Option<String>>,
+    elections: Arc<AtomicU64>,
+    tasks: std::sync::Mutex<JoinSet<()>>,
+}
+
+impl Replica {
+    /// Starts the replica over a log and a store that are open, and lets peers reach it.
+    pub async fn start(
+        options: ReplicaOptions,
+        log: CommitLog,
+        store: Arc<Store>,
+        peers: Arc<Peers>,
+        server: &PeerServer,
+    ) -> Result<Replica, StartError> {
+        let config = raft_config(&options)?;
+        let network = ClientFactory {
+            peers: peers.clone(),
+            group: options.group,
+            log: log.clone(),
+            catch_up: options.catch_up.clone(),
+        };
+        let log_store = LogStore::new(log, store.clone());
+        let machine = StateMachine::new(store.clone(), options.applied.clone());
+        let raft = Raft::new(
+            options.replica,
+            Arc::new(config),
+            network,
+            log_store,
+            machine,
+        )
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+        let (led, leadership) = watch::channel(Leadership::default());
+        let (stop, stopped) = watch::channel(None);
+        let elections: Arc<AtomicU64> = Arc::default();
+        let shared = Arc::new(Shared {
+            raft: raft.clone(),
+            group: options.group,
+            name: options.name,
+            replica: options.replica,
+            nodes: options.nodes,
+            preferred: options.preferred,
+            preferred_leaves: AtomicBool::new(false),
+            peers,
+            store,
+            leadership,
+            stopped,
+            elections: elections.clone(),
+            tasks: std::sync::Mutex::default(),
+        });
+        let endpoint = Endpoint {
+            raft: Some((options.replica, raft.clone())),
+            questions: membership::questions(shared.clone()),
+        };
+        server.register(options.group, endpoint);
+        {
+            let mut tasks = shared.lock_tasks();
+            tasks.spawn(watch_leadership(
+                raft,
+                (options.replica, elections),
+                led,
+                stop,
+            ));
+            tasks.spawn(membership::join_group(shared.clone()));
+            tasks.spawn(prefer_leader(shared.clone()));
+        }
+        Ok(Replica { shared })
+    }
+
+    /// Id of the group.
+    pub fn group(&self) -> GroupId {
+        self.shared.group
+    }
+
+    /// Who leads, and every change of it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.clone()
+    }
+
+    /// Becomes `Some(reason)` when the replica has failed for good: the process must end.
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.shared.stopped.clone()
+    }
+
+    /// Appends a batch to the log, if this replica leads in `term`.
+    ///
+    /// `done` is called once: with the results when the batch is on the disks of a majority and
+    /// applied here, or with the reason why that is not so; [`ProposeError::Unsettled`] when the
+    /// replica stops or fails first: nobody knows then. Proposals of one caller are applied in the
+    /// order of the calls. Waits only for room in openraft's queue.
+    pub async fn propose(
+        &self,
+        term: u64,
+        proposal: Proposal,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<(), ProposeError> {
+        let fence = LeaderId {
+            term,
+            node_id: self.shared.replica,
+        };
+        let write = self.shared.raft.write(proposal).with_leader(fence);
+        let stopped = |e: openraft::errors::Fatal<GroupTypes>| ProposeError::Stopped(e.to_string());
+        write.responder(completion(done)).await.map_err(stopped)
+    }
+
+    /// Returns when this replica has applied everything that was committed anywhere before the
+    /// call; proves leadership by hearing from a majority. One round trip.
+    pub async fn read_barrier(&self) -> Result<(), BarrierError> {
+        let linearizer = self
+            .shared
+            .raft
+            .get_read_linearizer(ReadPolicy::ReadIndex)
+            .await;
+        let linearizer = linearizer.map_err(|error| match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+                BarrierError::NotLeader {
+                    leader: forward.leader_id.map(node_of),
+                }
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => {
+                BarrierError::NotLeader { leader: None }
+            }
+            RaftError::Fatal(fatal) => BarrierError::Stopped(fatal.to_string()),
+        })?;
+        let ready = linearizer.await_ready(&self.shared.raft).await;
+        ready
+            .map(drop)
+            .map_err(|fatal| BarrierError::Stopped(fatal.to_string()))
+    }
+
+    /// Elections that this replica has started since the process runs.
+    pub fn elections(&self) -> u64 {
+        self.shared.elections.load(Ordering::Relaxed)
+    }
+
+    /// The last applied record.
+    pub fn applied(&self) -> Option<(LogIndex, LeaderTag)> {
+        self.shared.store.applied()
+    }
+
+    /// Where the replica stands.
+    pub fn status(&self) -> ReplicaStatus {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.iter().flatten();
+        let matched = matched.filter(|(id, _)| **id != self.shared.replica);
+        ReplicaStatus {
+            leadership: *self.shared.leadership.borrow(),
+            role: match metrics.state {
+                ServerState::Leader => "leader",
+                ServerState::Follower => "follower",
+                ServerState::Candidate => "candidate",
+                ServerState::Learner => "learner",
+                ServerState::Shutdown => "stopped",
+            },
+            last: metrics.last_log_index,
+            committed: metrics.local_committed.map(|id| id.index()),
+            applied: metrics.last_applied.map(|id| id.index()),
+            voters: nodes_of(membership.voter_ids()),
+            learners: nodes_of(membership.learner_ids()),
+            matched: matched
+                .map(|(id, at)| (node_of(*id), at.map(|log_id| log_id.index())))
+                .collect(),
+        }
+    }
+
+    /// Takes the store's checkpoint as the snapshot and drops the log before it. The store has
+    /// chosen the boundary. When this returns, the log starts behind it; segments wholly before it
+    /// are retired soon after.
+    ///
+    /// # Errors
+    /// The replica has failed, or a follower needs the old log for so long that it is better to try
+    /// again later.
+    pub async fn purge_through(&self, index: LogIndex) -> Result<(), StartError> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let fatal = |e: openraft::errors::Fatal<GroupTypes>| StartError::Raft(e.to_string());
+        let reached = |at: Option<LogId>| at.is_some_and(|id| id.index() >= index.get());
+        let late = |e: openraft::metrics::WaitError| StartError::Raft(e.to_string());
+        let raft = &self.shared.raft;
+        let wait = raft.wait(Some(LIMIT));
+        if !reached(raft.metrics().borrow_watched().snapshot) {
+            raft.trigger().snapshot().await.map_err(fatal)?;
+            let built = wait.metrics(
+                |m| reached(m.snapshot),
+                "snapshot at the retention boundary",
+            );
+            built.await.map_err(late)?;
+        }
+        raft.trigger().purge_log(index.get()).await.map_err(fatal)?;
+        let purged = wait.metrics(|m| reached(m.purged), "purge to the retention boundary");
+        purged.await.map(drop).map_err(late)
+    }
+
+    /// `node` has said that it stops: leadership does not go back to it until its process has ended
+    /// ([`Replica::leader_is_gone`] tells).
+    pub fn node_is_leaving(&self, node: NodeNumber) {
+        let leaves = &self.shared.preferred_leaves;
+        leaves.fetch_or(node == self.shared.preferred, Ordering::Relaxed);
+    }
+
+    /// Whether the preferred node has said that it stops.
+    pub fn preferred_leaves(&self) -> bool {
+        self.shared.preferred_leaves.load(Ordering::Relaxed)
+    }
+
+    /// The process of `node` is gone: if it led this group, elects a new leader now instead of
+    /// waiting for the timer (`design.md` D15).
+    pub async fn leader_is_gone(&self, node: NodeNumber) {
+        let shared = &self.shared;
+        if node == shared.preferred {
+            shared.preferred_leaves.store(false, Ordering::Relaxed);
+        }
+        let vote = shared.raft.metrics().borrow_watched().vote;
+        if !vote.committed || node_of(vote.leader_id.node_id) != node {
+            return;
+        }
+        let metrics = shared.raft.metrics();
+        let voters: BTreeSet<ReplicaId> = metrics
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .collect();
+        if !voters.contains(&shared.replica) {
+            return;
+        }
+        let own = node_of(shared.replica);
+        let rank = voters
+            .iter()
+            .filter(|id| election_rank(node_of(**id), node) < election_rank(own, node));
+        let ahead = rank.filter(|id| node_of(**id) != node).count() as u32;
+        let mut leadership = self.leadership();
+        let term = vote.leader_id.term;
+        let superseded = leadership.wait_for(|now| now.term > term);
+        if timeout(ELECTION_STAGGER * ahead, superseded).await.is_ok() {
+            return;
+        }
+        tracing::info!(
+            group = shared.name,
+            leader = node,
+            "leader is gone: electing now"
+        );
+        let request = TransferLeaderRequest::new(vote, shared.replica, None);
+        if let Err(fatal) = shared.raft.handle_transfer_leader(request).await {
+            tracing::error!(group = shared.name, %fatal, "cannot elect");
+        }
+    }
+
+    /// Gives leadership to the replica that is furthest along, if this one leads, and waits until
+    /// another leads.
+    pub async fn hand_over(&self) {
+        let now = *self.shared.leadership.borrow();
+        let own = node_of(self.shared.replica);
+        if now.leader != Some(own) {
+            return;
+        }
+        let Some(target) = self.shared.successor() else {
+            tracing::warn!(group = self.shared.name, "no other replica can take over");
+            return;
+        };
+        if self
+            .shared
+            .raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let mut leadership = self.leadership();
+        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
+        match timeout(HAND_OVER_TIMEOUT, moved).await {
+            Ok(_) => tracing::info!(
+                group = self.shared.name,
+                to = node_of(target),
+                "handed over"
+            ),
+            Err(_) => tracing::warn!(group = self.shared.name, "hand-over took too long"),
+        }
+    }
+
+    /// Stops the replica. Nothing is proposed or applied here after it returns.
+    pub async fn shutdown(&self) {
+        self.shared.lock_tasks().abort_all();
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(group = self.shared.name, %error, "stopping the group failed");
+        }
+    }
+}
+
+/// The nodes of some replicas, in order, each once.
+fn nodes_of(replicas: impl Iterator<Item = ReplicaId>) -> Vec<NodeNumber> {
+    let nodes: BTreeSet<NodeNumber> = replicas.map(node_of).collect();
+    nodes.into_iter().collect()
+}
+
+/// The order in which followers try after the leader on `gone` died: the next number first.
+fn election_rank(node: NodeNumber, gone: NodeNumber) -> NodeNumber {
+    node.wrapping_sub(gone)
+}
+
+impl Shared {
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The voter that is furthest along among those that can be reached.
+    fn successor(&self) -> Option<ReplicaId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters: BTreeSet<ReplicaId> =
+            metrics.membership_config.membership().voter_ids().collect();
+        let replication = metrics.replication.as_ref()?;
+        replication
+            .iter()
+            .filter(|(id, _)| **id != self.replica && voters.contains(id))
+            .filter(|(id, _)| self.peers.is_connected(node_of(**id)))
+            .max_by_key(|(_, at)| at.map(|log_id| log_id.index()))
+            .map(|(id, _)| *id)
+    }
+
+    /// The preferred replica, if it is another one that could take over now.
+    fn preferred_successor(&self) -> Option<ReplicaId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voter = metrics
+            .membership_config
+            .membership()
+            .voter_ids()
+            .find(|id| node_of(*id) == self.preferred && *id != self.replica)?;
+        let matched = metrics
+            .replication
+            .as_ref()?
+            .get(&voter)?
+            .map(|id| id.index())?;
+        let close = matched + TAKE_OVER_LAG >= metrics.last_log_index?;
+        let stays = !self.preferred_leaves.load(Ordering::Relaxed);
+        (close && stays && self.peers.is_connected(self.preferred)).then_some(voter)
+    }
+}
+
+fn raft_config(options: &ReplicaOptions) -> Result<openraft::Config, StartError> {
+    let config = openraft::Config {
+        cluster_name: options.name.clone(),
+        heartbeat_interval: options.timing.heartbeat_ms,
+        election_timeout_min: options.timing.election_min_ms,
+        election_timeout_max: options.timing.election_max_ms,
+        max_payload_entries: 64,
+        max_append_entries: Some(64),
+        replication_lag_threshold: 200,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        api_channel_size: Some(256),
+        enable_pre_vote: Some(true),
+        ..openraft::Config::default()
+    };
+    config
+        .validate()
+        .map_err(|error| StartError::Raft(error.to_string()))
+}
+
+/// Turns openraft's metrics into [`Leadership`] and notices when the replica fails.
+async fn watch_leadership(
+    raft: Raft,
+    (replica, elections): (ReplicaId, Arc<AtomicU64>),
+    led: watch::Sender<Leadership>,
+    stop: watch::Sender<Option<String>>,
+) {
+    let mut server = raft.server_metrics();
+    let mut campaigned = server.borrow_watched().vote.leader_id.term;
+    loop {
+        let (vote, leads) = {
+            let now = server.borrow_watched();
+            (now.vote, now.state == ServerState::Leader)
+        };
+        let term = vote.leader_id.term;
+        if term > campaigned && vote.leader_id.node_id == replica {
+            // A vote for itself in a new term is an election that this replica started.
+            campaigned = term;
+            elections.fetch_add(1, Ordering::Relaxed);
+        }
+        let leader = vote.committed.then(|| node_of(vote.leader_id.node_id));
+        let own_reign = leads && vote.committed && vote.leader_id.node_id == replica;
+        publish(
+            &led,
+            Leadership {
+                term,
+                leader,
+                ready: false,
+            },
+        );
+        if own_reign {
+            // Ready once an entry of this term, the blank one at the latest, is applied here.
+            let wait = raft.wait(None);
+            let applied = wait.metrics(
+                |m| {
+                    m.last_applied
+                        .is_some_and(|id| id.committed_leader_id().term >= term)
+                },
+                "first entry of the term",
+            );
+            tokio::select! {
+                applied = applied => if applied.is_ok() {
+                    publish(&led, Leadership { term, leader, ready: true });
+                },
+                changed = server.changed() => if changed.is_ok() { continue },
+            }
+        }
+        if server.changed().await.is_err() {
+            let state = raft.metrics().borrow_watched().running_state.clone();
+            let reason = state
+                .err()
+                .map_or("shut down".to_string(), |fatal| fatal.to_string());
+            stop.send_replace(Some(reason));
+            return;
+        }
+    }
+}
+
+fn publish(led: &watch::Sender<Leadership>, now: Leadership) {
+    led.send_if_modified(|current| {
+        let keeps = current.term == now.term && current.leader == now.leader;
+        if *current == now || (keeps && current.ready && !now.ready) {
+            return false;
+        }
+        *current = now;
+        true
+    });
+}
+
+/// Moves leadership to the preferred node once it has caught up and stayed reachable.
+async fn prefer_leader(shared: Arc<Shared>) {
+    const LOOK: Duration = Duration::from_millis(500);
+    const STEADY: Duration = Duration::from_secs(2);
+    let mut steady_since: Option<Instant> = None;
+    let mut tick = tokio::time::interval(LOOK);
+    loop {
+        tick.tick().await;
+        let ready = shared.leadership.borrow().ready;
+        let Some(target) = shared.preferred_successor().filter(|_| ready) else {
+            steady_since = None;
+            continue;
+        };
+        let since = *steady_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < STEADY {
+            continue;
+        }
+        steady_since = None;
+        tracing::info!(
+            group = shared.name,
+            to = shared.preferred,
+            "moving leadership to the preferred node"
+        );
+        if shared.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The members of a group that is formed anew.
+pub(crate) fn founders(nodes: &[NodeNumber]) -> std::collections::BTreeMap<ReplicaId, EmptyNode> {
+    nodes
+        .iter()
+        .map(|node| (replica_id(*node, 0), EmptyNode::new()))
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! Broker groups of three nodes in one process, over real logs in temporary directories.
+
+#![allow(clippy::unwrap_used)]
+
+mod failover;
+mod rejoin;
+mod rig;
+mod slow_disk;
