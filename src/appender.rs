@@ -1,0 +1,377 @@
+//! Admits what is to be written to a group's log, forms batches, proposes them, and releases the
+//! replies in log order.
+//!
+//! Whatever arrives while earlier batches are under way is gathered into the open batch; there is no
+//! timer. A message is encoded into the open batch by the task that read it from its socket, which
+//! is the only copy of its body.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gantry_raft::{Outcome, Proposal, Replica};
+use gantry_storage::batch::BatchBuilder;
+use gantry_storage::commitlog::CommitLog;
+use gantry_storage::tables::{Command, CommandResult};
+use gantry_storage::{Applied, AppliedRow, PhysicalOffset, RowResult};
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::WallClock;
+use crate::error::Failure;
+use crate::metrics::GroupMetrics;
+
+/// A batch is closed at this size even if it could wait for more.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Batches under way at the same time; while they are, the next one fills.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// The outcome of one appended message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is on the disks of a majority and applied here.
+    At {
+        /// Its offset in its queue.
+        queue_offset: u64,
+        /// Its place in the log.
+        physical_offset: PhysicalOffset,
+    },
+    /// The topic or the queue was deleted before the message was applied.
+    NoSuchQueue,
+}
+
+/// Takes the results of the messages that were submitted together, in their order.
+pub type Done = Box<dyn FnOnce(Result<Vec<Appended>, Failure>) + Send>;
+
+/// Why something was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// This replica does not lead.
+    NotLeader,
+    /// The byte budget of writes under way is used up; wait with [`Appender::room`].
+    Full,
+}
+
+/// The writer of one group on this node. Clones write to the same batches.
+#[derive(Clone)]
+pub struct Appender {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    room: Notify,
+    /// Bytes admitted and not yet answered.
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    in_flight: AtomicUsize,
+    /// The latest store time that a batch was given.
+    stamped_ms: AtomicU64,
+    /// This replica leads and is ready.
+    leads: AtomicBool,
+    metrics: Arc<GroupMetrics>,
+}
+
+/// A batch and those who wait for it.
+#[derive(Default)]
+struct Open {
+    batch: BatchBuilder,
+    waiting: Vec<Waiting>,
+    /// Bytes that count against the budget.
+    bytes: usize,
+}
+
+/// What waits to be proposed: batches that are full, oldest first, and the one being gathered.
+#[derive(Default)]
+struct Queue {
+    full: VecDeque<Open>,
+    open: Open,
+}
+
+impl Queue {
+    /// Closes the gathered batch when it is large enough.
+    fn close_if_full(&mut self) {
+        if self.open.batch.len_bytes() >= BATCH_BYTES {
+            self.full.push_back(std::mem::take(&mut self.open));
+        }
+    }
+
+    /// The oldest batch that has anything in it.
+    fn take(&mut self) -> Option<Open> {
+        let oldest = self.full.pop_front();
+        oldest.or_else(|| (!self.open.waiting.is_empty()).then(|| std::mem::take(&mut self.open)))
+    }
+}
+
+/// Who waits for a part of a batch.
+enum Waiting {
+    /// For `count` messages.
+    Messages { count: usize, done: Done },
+    /// For `count` commands.
+    Commands {
+        count: usize,
+        done: oneshot::Sender<Result<Vec<CommandResult>, Failure>>,
+    },
+}
+
+impl Appender {
+    /// An appender that admits at most `bytes_max` bytes at a time; [`Appender::run`] must run for it.
+    pub fn new(bytes_max: usize, metrics: Arc<GroupMetrics>) -> Self {
+        let shared = Shared {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            room: Notify::new(),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            in_flight: AtomicUsize::new(0),
+            stamped_ms: AtomicU64::new(0),
+            leads: AtomicBool::new(false),
+            metrics,
+        };
+        Appender {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Whether writes are admitted: this replica leads and is ready.
+    pub fn is_leading(&self) -> bool {
+        self.shared.leads.load(Ordering::Acquire)
+    }
+
+    /// Adds messages of about `bytes` bytes to the open batch: `encode` pushes `count` of them. They
+    /// become durable together or not at all. `done` is called once, from the group's apply task,
+    /// when the outcome is known; not if this returns an error.
+    pub fn submit(
+        &self,
+        (count, bytes): (usize, usize),
+        encode: impl FnOnce(&mut BatchBuilder),
+        done: Done,
+    ) -> Result<(), (NotAdmitted, Done)> {
+        let mut queue = self.shared.lock();
+        // Under the lock: what is queued after the end of a reign would wait for the next one.
+        if !self.is_leading() {
+            return Err((NotAdmitted::NotLeader, done));
+        }
+        if self.shared.bytes.load(Ordering::Relaxed) + bytes > self.shared.bytes_max {
+            return Err((NotAdmitted::Full, done));
+        }
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let open = &mut queue.open;
+        let before = open.batch.message_count();
+        encode(&mut open.batch);
+        assert_eq!(
+            open.batch.message_count() - before,
+            count,
+            "messages pushed"
+        );
+        open.bytes += bytes;
+        open.waiting.push(Waiting::Messages { count, done });
+        let first = open.waiting.len() == 1;
+        queue.close_if_full();
+        drop(queue);
+        if first {
+            self.shared.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes commands and waits until they are applied here. Fails with [`Failure::NotLeader`]
+    /// without having written anything if this replica does not lead.
+    pub async fn execute(&self, commands: Vec<Command>) -> Result<Vec<CommandResult>, Failure> {
+        let (done, outcome) = oneshot::channel();
+        if !self.add_commands(&commands, done) {
+            return Err(Failure::NotLeader);
+        }
+        outcome.await.unwrap_or(Err(Failure::Stopped))
+    }
+
+    /// Adds commands to the open batch; false if this replica does not lead.
+    fn add_commands(
+        &self,
+        commands: &[Command],
+        done: oneshot::Sender<Result<Vec<CommandResult>, Failure>>,
+    ) -> bool {
+        let mut queue = self.shared.lock();
+        if !self.is_leading() {
+            return false;
+        }
+        for command in commands {
+            queue.open.batch.push_command(command);
+        }
+        let count = commands.len();
+        queue.open.waiting.push(Waiting::Commands { count, done });
+        queue.close_if_full();
+        drop(queue);
+        self.shared.filled.notify_one();
+        true
+    }
+
+    /// Waits until some of the byte budget is free again.
+    pub async fn room(&self) {
+        let mut notified = std::pin::pin!(self.shared.room.notified());
+        // Registered before the look: a wake-up in between must count.
+        notified.as_mut().enable();
+        if self.shared.bytes.load(Ordering::Relaxed) < self.shared.bytes_max / 2 {
+            return;
+        }
+        notified.await;
+    }
+
+    /// Forms and proposes batches until the replica stops. Store times are the clock's, but never
+    /// earlier than what the log already holds.
+    pub async fn run(self, replica: Replica, log: CommitLog, clock: WallClock) {
+        let mut leadership = replica.leadership();
+        'reigns: loop {
+            let now = *leadership.borrow_and_update();
+            self.shared.leads.store(now.ready, Ordering::Release);
+            if !now.ready {
+                self.fail_open(|| Failure::NotLeader);
+                if leadership.changed().await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            self.begin_term();
+            while leadership.borrow().ready && leadership.borrow().term == now.term {
+                tokio::select! {
+                    changed = leadership.changed() => if changed.is_err() { break },
+                    () = self.shared.filled.notified() => {}
+                }
+                if !self.propose_open(&replica, now.term, &log, &clock).await {
+                    break 'reigns;
+                }
+            }
+        }
+        self.shared.leads.store(false, Ordering::Release);
+        self.fail_open(|| Failure::Stopped);
+    }
+
+    /// The first batch of a term renews what the log's clock would let expire.
+    fn begin_term(&self) {
+        self.add_commands(&[Command::TermStart], oneshot::channel().0);
+    }
+
+    /// Proposes what has gathered, as far as may be under way; false when the group has stopped.
+    async fn propose_open(
+        &self,
+        replica: &Replica,
+        term: u64,
+        log: &CommitLog,
+        clock: &WallClock,
+    ) -> bool {
+        while self.shared.in_flight.load(Ordering::Acquire) < BATCHES_IN_FLIGHT {
+            let Some(next) = self.shared.lock().take() else {
+                return true;
+            };
+            let Open {
+                batch,
+                waiting,
+                bytes,
+            } = next;
+            // Batches under way are not in the log yet; their times must not be undercut either.
+            let in_log = log.bounds().last_store_time_ms;
+            let now_ms = clock.now_ms().max(in_log);
+            let store_time_ms = self
+                .shared
+                .stamped_ms
+                .fetch_max(now_ms, Ordering::Relaxed)
+                .max(now_ms);
+            self.shared
+                .metrics
+                .batch(batch.message_count(), batch.len_bytes());
+            let (payload, payload_crc) = batch.seal(store_time_ms);
+            self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
+            let proposal = Proposal {
+                payload,
+                payload_crc,
+                store_time_ms,
+            };
+            let shared = self.shared.clone();
+            let started = tokio::time::Instant::now();
+            let done = move |outcome: Outcome| {
+                shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+                shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                shared.filled.notify_one();
+                shared.room.notify_waiters();
+                shared
+                    .metrics
+                    .commit_seconds
+                    .observe(started.elapsed().as_secs_f64());
+                release(waiting, outcome);
+            };
+            if replica.propose(term, proposal, done).await.is_err() {
+                // The group has stopped; everyone in the batch has heard that its outcome is unknown.
+                return false;
+            }
+        }
+        true
+    }
+
+    fn fail_open(&self, failure: impl Fn() -> Failure) {
+        let Queue { full, open } = std::mem::take(&mut *self.shared.lock());
+        for Open { waiting, bytes, .. } in full.into_iter().chain([open]) {
+            self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            for waiting in waiting {
+                waiting.fail(failure());
+            }
+        }
+        self.shared.room.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn fail(self, failure: Failure) {
+        match self {
+            Waiting::Messages { done, .. } => done(Err(failure)),
+            // Who asked may have gone away.
+            Waiting::Commands { done, .. } => drop(done.send(Err(failure))),
+        }
+    }
+}
+
+/// Hands everyone who waits for a batch his part of the outcome.
+fn release(waiting: Vec<Waiting>, outcome: Outcome) {
+    let reply = match outcome {
+        Ok(reply) => reply,
+        Err(error) => {
+            for waiting in waiting {
+                waiting.fail(Failure::from_propose(&error));
+            }
+            return;
+        }
+    };
+    let Applied { rows, commands, .. } = reply.applied;
+    let mut rows = rows.into_iter();
+    let mut commands = commands.into_iter();
+    for waiting in waiting {
+        match waiting {
+            Waiting::Messages { count, done } => {
+                let part: Vec<Appended> = rows.by_ref().take(count).map(appended).collect();
+                assert_eq!(part.len(), count, "a result for each message");
+                done(Ok(part));
+            }
+            Waiting::Commands { count, done } => {
+                let part: Vec<CommandResult> = commands.by_ref().take(count).collect();
+                assert_eq!(part.len(), count, "a result for each command");
+                drop(done.send(Ok(part)));
+            }
+        }
+    }
+}
+
+fn appended(row: AppliedRow) -> Appended {
+    match row.result {
+        RowResult::Stored(offset) => Appended::At {
+            queue_offset: offset.get(),
+            physical_offset: row.offset,
+        },
+        RowResult::TopicGone | RowResult::QueueGone => Appended::NoSuchQueue,
+    }
+}

@@ -1,0 +1,120 @@
+//! What a node says about itself over HTTP: `/api/v1/status` and `/readyz`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ClientError, http};
+
+/// A node and its replicas. Members that a node of another version leaves out have their defaults.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Number of the node.
+    pub node: u16,
+    /// Its cluster.
+    pub cluster: String,
+    /// Version of the program.
+    pub version: String,
+    /// Whether it would serve clients well.
+    pub ready: bool,
+    /// Its replicas.
+    pub groups: Vec<ReplicaStatus>,
+    /// What this client does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// One replica: positions are log indexes, `None` before the first record.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ReplicaStatus {
+    /// Broker group.
+    pub name: String,
+    /// `leader`, `follower` and so on.
+    pub role: String,
+    /// Raft term.
+    pub term: u64,
+    /// Node that leads, as far as this replica knows.
+    pub leader: Option<u16>,
+    /// Last record in the log.
+    pub last: Option<u64>,
+    /// Last record that is agreed on.
+    pub committed: Option<u64>,
+    /// Last record whose effect is visible.
+    pub applied: Option<u64>,
+    /// Nodes that vote.
+    pub voters: Vec<u16>,
+    /// Nodes that only receive.
+    pub learners: Vec<u16>,
+    /// How far the leader knows each other replica to be; empty on followers.
+    pub replicas: Vec<PeerProgress>,
+    /// Bytes of log on disk.
+    pub disk_bytes: u64,
+    /// What this client does not know.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A replica as its leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct PeerProgress {
+    /// Its node.
+    pub node: u16,
+    /// Last record that it has.
+    pub matched: Option<u64>,
+}
+
+/// Asks a node (`host:port` of its HTTP) how it stands.
+///
+/// # Errors
+/// [`ClientError`] if it cannot be asked or its answer makes no sense.
+pub async fn get(address: &str) -> Result<NodeStatus, ClientError> {
+    let answer = http::get(address, "/api/v1/status").await?;
+    let unusable = |reason: String| ClientError::Unreachable {
+        address: address.to_string(),
+        reason,
+    };
+    if answer.status != 200 {
+        return Err(unusable(format!(
+            "its status page answers {}",
+            answer.status
+        )));
+    }
+    serde_json::from_str(&answer.body)
+        .map_err(|error| unusable(format!("its status page makes no sense: {error}")))
+}
+
+/// Whether a node is ready; the text says why not.
+///
+/// # Errors
+/// [`ClientError`] if it cannot be asked.
+pub async fn ready(address: &str) -> Result<Result<(), String>, ClientError> {
+    let answer = http::get(address, "/readyz").await?;
+    if answer.status == 200 {
+        return Ok(Ok(()));
+    }
+    Ok(Err(answer.body.trim().to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_with_and_without_its_optional_members() {
+        let text = r#"{"node":1,"cluster":"gantry","version":"0.1.0","ready":true,"groups":[
+            {"name":"broker-a","role":"leader","term":3,"leader":1,"last":10,"committed":10,"applied":10,
+             "voters":[1,2,3],"learners":[],"replicas":[{"node":2,"matched":10}],"disk_bytes":123},
+            {"name":"broker-b","role":"follower","term":0,"leader":null,"last":null}]}"#;
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
+        assert_eq!(status.groups[0].replicas[0].matched, Some(10));
+        assert_eq!(
+            (status.groups[1].leader, status.groups[1].last),
+            (None, None)
+        );
+    }
+}

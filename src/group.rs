@@ -1,0 +1,187 @@
+//! One broker group as this node hosts it: the replica, its store, and what waits on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_raft::{GroupId, Leadership, NodeNumber, Peers, Replica};
+use gantry_storage::Store;
+use gantry_storage::commitlog::CommitLog;
+use gantry_storage::tables::{Command, CommandResult};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::appender::Appender;
+use crate::disk::Disk;
+use crate::error::Failure;
+use crate::long_poll::LongPoll;
+use crate::metrics::GroupMetrics;
+use crate::offset_commits::OffsetCommits;
+use crate::peer_calls::Method;
+
+/// How long a command or a current read waits for a leader. Below the 3 s of clients' own timeout.
+pub const HOLD: Duration = Duration::from_millis(2200);
+
+/// How soon an attempt that a leader turned down is made again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A hosted group.
+pub struct Group {
+    /// Its id: the place in the configuration.
+    pub id: GroupId,
+    /// RocketMQ's brokerName.
+    pub name: String,
+    /// This node.
+    pub node: NodeNumber,
+    /// The replica.
+    pub replica: Replica,
+    /// Its applied state.
+    pub store: Arc<Store>,
+    /// Its log.
+    pub log: CommitLog,
+    /// The way to write.
+    pub appender: Appender,
+    /// Consumer offsets that this node was told of.
+    pub offsets: OffsetCommits,
+    /// Pulls that wait.
+    pub long_poll: Arc<LongPoll>,
+    /// Index of the last applied record.
+    pub applied: watch::Receiver<u64>,
+    /// Other nodes.
+    pub peers: Arc<Peers>,
+    /// What is measured.
+    pub metrics: Arc<GroupMetrics>,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// The disk that it is on.
+    pub disk: Arc<Disk>,
+}
+
+impl Group {
+    /// Whether this node leads the group and may write.
+    pub fn leads(&self) -> bool {
+        self.appender.is_leading()
+    }
+
+    /// Who leads, as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        *self.replica.leadership().borrow()
+    }
+
+    /// Applies commands to the group's tables, wherever it is led; waits for a leader until
+    /// `deadline`. When this returns, they are on the disks of a majority and applied on the leader;
+    /// call [`Group::catch_up`] to see them here.
+    ///
+    /// A command whose outcome was lost with a leader is written again: all of them have the same
+    /// effect twice as once, and offsets written again only move forward.
+    pub async fn execute(
+        &self,
+        mut commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<CommandResult>, Failure> {
+        let mut leadership = self.replica.leadership();
+        let mut held = None;
+        loop {
+            let now = *leadership.borrow_and_update();
+            let attempt = match now.leader {
+                _ if self.leads() => self.appender.execute(commands.clone()).await,
+                Some(leader) if leader != self.node => {
+                    self.execute_at(leader, &commands, deadline).await
+                }
+                _ => Err(Failure::NotLeader),
+            };
+            match attempt {
+                Err(Failure::NotLeader) => {}
+                Err(Failure::Unsettled) => only_advance(&mut commands),
+                settled => return settled,
+            }
+            held.get_or_insert_with(|| self.metrics.hold());
+            if !wait_for_change(&mut leadership, deadline).await {
+                return Err(Failure::NoLeader);
+            }
+        }
+    }
+
+    async fn execute_at(
+        &self,
+        leader: NodeNumber,
+        commands: &[Command],
+        deadline: Instant,
+    ) -> Result<Vec<CommandResult>, Failure> {
+        let body = Bytes::from(gantry_storage::tables::encode_commands(commands));
+        let method = (self.id, Method::Execute as u8);
+        let reply = self
+            .peers
+            .call(leader, method, vec![body], deadline)
+            .await?;
+        crate::peer_calls::decode_reply(&reply)
+    }
+
+    /// Returns when this node has applied everything that was committed before the call, so that a
+    /// read of the store is current: after this, nothing acknowledged anywhere is missed.
+    pub async fn catch_up(&self, deadline: Instant) -> Result<(), Failure> {
+        let mut leadership = self.replica.leadership();
+        let mut held = None;
+        loop {
+            let now = *leadership.borrow_and_update();
+            let attempt = match now.leader {
+                _ if self.leads() => self.replica.read_barrier().await.map_err(Failure::from),
+                Some(leader) if leader != self.node => self.catch_up_with(leader, deadline).await,
+                _ => Err(Failure::NotLeader),
+            };
+            match attempt {
+                Err(Failure::NotLeader | Failure::Unsettled) => {}
+                settled => return settled,
+            }
+            held.get_or_insert_with(|| self.metrics.hold());
+            if !wait_for_change(&mut leadership, deadline).await {
+                return Err(Failure::NoLeader);
+            }
+        }
+    }
+
+    /// Asks the leader how far a current read must see, and waits until this node has come there.
+    async fn catch_up_with(&self, leader: NodeNumber, deadline: Instant) -> Result<(), Failure> {
+        let method = (self.id, Method::ReadIndex as u8);
+        let reply = self
+            .peers
+            .call(leader, method, Vec::new(), deadline)
+            .await?;
+        let index: u64 = crate::peer_calls::decode_reply(&reply)?;
+        let mut applied = self.applied.clone();
+        match timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Failure::Stopped),
+            Err(_) => Err(Failure::NoLeader),
+        }
+    }
+
+    /// The leader's answer to [`Method::ReadIndex`].
+    pub async fn read_index(&self) -> Result<u64, Failure> {
+        if !self.leads() {
+            return Err(Failure::NotLeader);
+        }
+        self.replica.read_barrier().await?;
+        Ok(*self.applied.borrow())
+    }
+}
+
+/// Waits for news of the leader, or a moment; false at the deadline.
+pub async fn wait_for_change(
+    leadership: &mut watch::Receiver<Leadership>,
+    deadline: Instant,
+) -> bool {
+    let soon = Instant::now() + RETRY_INTERVAL;
+    // Either way the next attempt looks at what is so then.
+    drop(timeout_at(soon.min(deadline), leadership.changed()).await);
+    Instant::now() < deadline
+}
+
+/// Offsets that may have been written before must not undo what was written after them.
+fn only_advance(commands: &mut [Command]) {
+    for command in commands {
+        if let Command::CommitOffsets { advance_only, .. } = command {
+            *advance_only = true;
+        }
+    }
+}

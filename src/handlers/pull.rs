@@ -1,0 +1,318 @@
+//! Pulls: 11 and 361. Any replica answers from what it has applied; a pull that finds nothing waits.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_protocol::bodies::Subscription;
+use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
+use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
+use gantry_storage::tables::{PERM_READ, Topic};
+use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Handled, Response};
+use crate::broker::Broker;
+use crate::error::Failure;
+use crate::group::{Group, HOLD};
+use crate::remoting::Request;
+
+/// Messages and bytes of one answer, whatever the client asks for.
+const MESSAGES_MAX: i32 = 1024;
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one answer when the client does not say.
+const BYTES_DEFAULT: usize = 256 * 1024;
+
+/// This close to the end of its queue a message is in memory or in the page cache; what lies further
+/// back is read on a thread that may wait for the disk.
+const HOT_MESSAGES: u64 = 4096;
+
+/// The longest that a pull waits; clients give up after 30 s.
+const PARK_MAX: Duration = Duration::from_secs(25);
+
+/// An answer of "try again" that comes without a wait is delayed by this, so that nobody spins.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// What a pull asks for, checked.
+struct Wanted {
+    consumer_group: String,
+    topic: Arc<Topic>,
+    queue: u16,
+    offset: i64,
+    max_messages: usize,
+    max_bytes: usize,
+    /// Hashes of the tags; none means every message.
+    tags: Option<HashSet<i64>>,
+    park: Option<Duration>,
+}
+
+/// Answers a pull, at once or when there is something to give.
+pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> Handled {
+    let header = PullRequest::parse(&request.command.fields)?;
+    let wanted = check(broker, group, &header, request).await?;
+    if header.has_flag(pull_flags::COMMIT_OFFSET) && header.commit_offset >= 0 {
+        let offset = QueueOffset::new(header.commit_offset as u64);
+        group
+            .offsets
+            .note(&wanted.consumer_group, header.topic, wanted.queue, offset);
+    }
+    let key = QueueKey {
+        topic_id: wanted.topic.id,
+        queue: wanted.queue,
+    };
+    let deadline = wanted.park.map(|park| request.caller.received + park);
+    loop {
+        // Registered before the read: a message that comes in between wakes it.
+        let woken = deadline.map(|_| group.long_poll.park(key));
+        let read = read(broker, group, &wanted, request).await?;
+        match (woken, deadline) {
+            (Some(woken), Some(deadline)) if waits(&read) && Instant::now() < deadline => {
+                // Woken or not, the next turn reads again; the last one answers what it finds.
+                drop(timeout_at(deadline, woken).await);
+            }
+            _ => return Ok(respond(group, &wanted, request, read)),
+        }
+    }
+}
+
+/// Whether a pull that found this waits for more.
+fn waits(read: &QueueRead) -> bool {
+    matches!(read.status, ReadStatus::OffsetOverflowOne)
+        || (read.status == ReadStatus::NoMessageInQueue && read.next_offset == QueueOffset::ZERO)
+}
+
+async fn check(
+    broker: &Broker,
+    group: &Arc<Group>,
+    header: &PullRequest<'_>,
+    request: &Request,
+) -> Result<Wanted, Failure> {
+    let topic = find_topic(group, header.topic, request).await?;
+    if topic.config.perm & PERM_READ == 0 {
+        let reason = format!("topic {} may not be read", header.topic);
+        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
+    }
+    let queues = topic.config.read_queues.max(topic.config.write_queues);
+    let queue = u16::try_from(header.queue_id)
+        .ok()
+        .filter(|queue| *queue < queues);
+    let queue = queue.ok_or_else(|| {
+        let reason = format!(
+            "topic {} has {queues} queues, not a queue {}",
+            header.topic, header.queue_id
+        );
+        Failure::code(ResponseCode::SYSTEM_ERROR, reason)
+    })?;
+    let suspends = header.has_flag(pull_flags::SUSPEND);
+    let park = Duration::from_millis(header.suspend_timeout_millis.max(0) as u64).min(PARK_MAX);
+    let asked_bytes = header.max_msg_bytes.filter(|bytes| *bytes > 0);
+    Ok(Wanted {
+        consumer_group: header.consumer_group.to_string(),
+        tags: filter(broker, header)?,
+        topic,
+        queue,
+        offset: header.queue_offset,
+        max_messages: header.max_msg_nums.clamp(1, MESSAGES_MAX) as usize,
+        max_bytes: asked_bytes.map_or(BYTES_DEFAULT, |bytes| (bytes as usize).min(BYTES_MAX)),
+        park: suspends.then_some(park),
+    })
+}
+
+/// The topic; "does not exist" only after this replica has caught up.
+async fn find_topic(group: &Group, name: &str, request: &Request) -> Result<Arc<Topic>, Failure> {
+    if let Some(topic) = group.store.tables().topic(name) {
+        return Ok(topic);
+    }
+    group.catch_up(request.caller.received + HOLD).await?;
+    group.store.tables().topic(name).ok_or_else(|| {
+        Failure::code(
+            ResponseCode::TOPIC_NOT_EXIST,
+            format!("topic {name} does not exist"),
+        )
+    })
+}
+
+/// The tags that a pull wants: from the request, or from what the group subscribed with.
+fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Option<HashSet<i64>>, Failure> {
+    let unsupported = |kind: &str| {
+        let reason = format!("filter expressions of type {kind} are not supported by this version");
+        Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, reason)
+    };
+    if header.has_flag(pull_flags::SUBSCRIPTION) {
+        return match header.expression_type {
+            None | Some("TAG") => Ok(tag_hashes(header.subscription.unwrap_or_default())),
+            Some(other) => Err(unsupported(other)),
+        };
+    }
+    let found = broker
+        .sessions
+        .subscription(header.consumer_group, header.topic);
+    let Some(subscription) = found else {
+        let reason = format!(
+            "group {} has no subscription of topic {}; it comes with the next heartbeat",
+            header.consumer_group, header.topic
+        );
+        return Err(Failure::code(ResponseCode::SUBSCRIPTION_NOT_EXIST, reason));
+    };
+    check_version(&subscription, header)?;
+    match subscription.expression_type.as_str() {
+        "" | "TAG" => Ok(tag_hashes(&subscription.sub_string)),
+        other => Err(unsupported(other)),
+    }
+}
+
+fn check_version(subscription: &Subscription, header: &PullRequest<'_>) -> Result<(), Failure> {
+    if subscription.sub_version < header.sub_version.unwrap_or(0) {
+        let reason = format!("the subscription of {} is not the latest", header.topic);
+        return Err(Failure::code(ResponseCode::SUBSCRIPTION_NOT_LATEST, reason));
+    }
+    Ok(())
+}
+
+/// `a || b` as hashes; none for `*` and nothing, which mean every message.
+fn tag_hashes(expression: &str) -> Option<HashSet<i64>> {
+    let expression = expression.trim();
+    if expression.is_empty() || expression == "*" {
+        return None;
+    }
+    let tags = expression
+        .split("||")
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty());
+    Some(
+        tags.map(|tag| i64::from(gantry_protocol::hash::java_hash(tag)))
+            .collect(),
+    )
+}
+
+/// Reads the queue; what would send the client elsewhere is only believed after catching up.
+async fn read(
+    broker: &Broker,
+    group: &Arc<Group>,
+    wanted: &Wanted,
+    request: &Request,
+) -> Result<QueueRead, Failure> {
+    let first = read_once(broker, group, wanted, request).await?;
+    let moves = matches!(
+        first.status,
+        ReadStatus::OffsetOverflowBadly | ReadStatus::OffsetTooSmall | ReadStatus::NoMessageInQueue
+    );
+    if !moves {
+        return Ok(first);
+    }
+    match group.catch_up(Instant::now() + HOLD).await {
+        Ok(()) => read_once(broker, group, wanted, request).await,
+        Err(_) => {
+            // Without a leader nobody knows: the client stays where it is and asks again.
+            tokio::time::sleep(RETRY_DELAY).await;
+            let offset = QueueOffset::new(wanted.offset.max(0) as u64);
+            Ok(QueueRead {
+                status: ReadStatus::NoMatched,
+                next_offset: offset,
+                ..first
+            })
+        }
+    }
+}
+
+async fn read_once(
+    broker: &Broker,
+    group: &Arc<Group>,
+    wanted: &Wanted,
+    request: &Request,
+) -> Result<QueueRead, Failure> {
+    let caller = &request.caller;
+    let store_host = broker
+        .routes
+        .store_host(caller.listener, caller.node, group.id);
+    let (store, tags) = (group.store.clone(), wanted.tags.clone());
+    let key = QueueKey {
+        topic_id: wanted.topic.id,
+        queue: wanted.queue,
+    };
+    let offset = QueueOffset::new(wanted.offset.max(0) as u64);
+    let (max_messages, max_bytes) = (wanted.max_messages, wanted.max_bytes);
+    let read = move || {
+        let matches = |code: i64| tags.as_ref().is_none_or(|tags| tags.contains(&code));
+        store.read_queue(&ReadRequest {
+            key,
+            offset,
+            max_messages,
+            max_bytes,
+            filter: &matches,
+            store_host,
+        })
+    };
+    let next = group
+        .store
+        .queue_bounds(key)
+        .map_or(0, |bounds| bounds.next.get());
+    let result = if next <= offset.get() + HOT_MESSAGES {
+        read()
+    } else {
+        let joined = tokio::task::spawn_blocking(read).await;
+        joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?
+    };
+    result.map_err(|error| {
+        tracing::error!(group = group.name, %error, "reading a queue failed");
+        Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
+    })
+}
+
+fn respond(group: &Group, wanted: &Wanted, request: &Request, read: QueueRead) -> Response {
+    let (code, remark) = match read.status {
+        ReadStatus::Found => (ResponseCode::SUCCESS, "FOUND"),
+        ReadStatus::NoMatched => (ResponseCode::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+        ReadStatus::Removed => (ResponseCode::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
+        ReadStatus::OffsetOverflowOne => (ResponseCode::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+        ReadStatus::NoMessageInQueue if wanted.offset == 0 => {
+            (ResponseCode::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE")
+        }
+        ReadStatus::NoMessageInQueue => (ResponseCode::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE"),
+        ReadStatus::OffsetOverflowBadly => {
+            (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_OVERFLOW_BADLY")
+        }
+        ReadStatus::OffsetTooSmall => (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
+    };
+    let mut command = RemotingCommand::response_to(&request.command, code, remark);
+    let header = PullResponse {
+        suggest_which_broker_id: 0,
+        next_begin_offset: read.next_offset.get() as i64,
+        min_offset: read.bounds.min.get() as i64,
+        max_offset: read.bounds.next.get() as i64,
+        ..PullResponse::default()
+    };
+    header.write(&mut command.fields);
+    if read.status == ReadStatus::Found {
+        let topic = &wanted.topic.config.name;
+        let is_retry = names::group_of_retry_topic(topic).is_some();
+        let labels = (topic.as_str(), wanted.consumer_group.as_str());
+        let is_system = names::is_system(topic);
+        let (count, bytes) = (read.count as u64, read.body.len() as u64);
+        group
+            .metrics
+            .messages_out(labels, (is_system, is_retry), count, bytes);
+    }
+    let body: Bytes = read.body;
+    Response {
+        command,
+        pieces: vec![body],
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tag_expressions_are_sets_of_hashes() {
+        assert_eq!(tag_hashes("*"), None);
+        assert_eq!(tag_hashes("  "), None);
+        let tags = tag_hashes("TagA || TagB||").unwrap();
+        let expected = ["TagA", "TagB"].map(|t| i64::from(gantry_protocol::hash::java_hash(t)));
+        assert_eq!(tags, HashSet::from(expected));
+    }
+}

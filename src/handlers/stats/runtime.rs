@@ -1,0 +1,251 @@
+//! What a broker is doing, as tools read it: 28.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use gantry_protocol::bodies::KvTable;
+use gantry_protocol::{RemotingCommand, ResponseCode, version};
+use gantry_storage::LogIndex;
+use gantry_storage::commitlog::CommitLog;
+use gantry_storage::error::ReadError;
+use gantry_storage::fs::{FileSystem, RealFs};
+
+use crate::broker::Broker;
+use crate::catalog;
+use crate::error::Failure;
+use crate::group::Group;
+use crate::handlers::Handled;
+use crate::remoting::Request;
+
+/// What tools read as the version, beside our own.
+const PROTOCOL_VERSION: &str = "V5_3_3";
+
+/// Keys whose value is three rates, over 10 s, 1 min and 10 min. Rates are in the metrics.
+const RATES: [&str; 5] = [
+    "putTps",
+    "getTransferredTps",
+    "getFoundTps",
+    "getMissTps",
+    "getTotalTps",
+];
+
+/// Keys of things that Gantry does not have, or that are always 0 in it.
+const ZEROS: [&str; 32] = [
+    "sendThreadPoolQueueSize",
+    "sendThreadPoolQueueHeadWaitTimeMills",
+    "pullThreadPoolQueueSize",
+    "pullThreadPoolQueueHeadWaitTimeMills",
+    "litePullThreadPoolQueueSize",
+    "litePullThreadPoolQueueHeadWaitTimeMills",
+    "queryThreadPoolQueueSize",
+    "queryThreadPoolQueueHeadWaitTimeMills",
+    "ackThreadPoolQueueSize",
+    "ackThreadPoolQueueHeadWaitTimeMills",
+    "EndTransactionQueueSize",
+    "pageCacheLockTimeMills",
+    "dispatchBehindBytes",
+    "timerReadBehind",
+    "timerOffsetBehind",
+    "timerCongestNum",
+    "putMessageEntireTimeMax",
+    "getMessageEntireTimeMax",
+    "remainTransientStoreBufferNumbs",
+    "startAcceptSendRequestTimeStamp",
+    "msgPutTotalYesterdayMorning",
+    "msgPutTotalTodayMorning",
+    "msgPutTotalTodayNow",
+    "msgGetTotalYesterdayMorning",
+    "msgGetTotalTodayMorning",
+    "msgGetTotalTodayNow",
+    "timerEnqueueTps",
+    "timerDequeueTps",
+    "putMessageAverageSize",
+    "putLatency99",
+    "putLatency999",
+    "remainHowManyDataToFlush",
+];
+
+/// Keys of queues' capacities; nothing is queued by number of requests.
+const CAPACITIES: [&str; 6] = [
+    "sendThreadPoolQueueCapacity",
+    "pullThreadPoolQueueCapacity",
+    "litePullThreadPoolQueueCapacity",
+    "queryThreadPoolQueueCapacity",
+    "ackThreadPoolQueueCapacity",
+    "EndTransactionThreadPoolQueueCapacity",
+];
+
+/// Delay levels, whose progress tools ask for.
+const DELAY_LEVELS: usize = 18;
+
+/// 28: what the broker is doing.
+pub async fn runtime_info(group: &Group, broker: &Broker, request: &Request) -> Handled {
+    let mut table = constants();
+    add_log(&mut table, group);
+    add_replica(&mut table, group);
+    let uptime = broker.sessions.uptime();
+    let started_ms = broker
+        .clock
+        .now_ms()
+        .saturating_sub(uptime.as_millis() as u64);
+    table.insert("bootTimestamp".to_string(), started_ms.to_string());
+    let uptime = uptime.as_secs();
+    let (days, hours) = (uptime / 86_400, uptime / 3600 % 24);
+    let (minutes, seconds) = (uptime / 60 % 60, uptime % 60);
+    let runtime = format!("[ {days} days, {hours} hours, {minutes} minutes, {seconds} seconds ]");
+    table.insert("runtime".to_string(), runtime);
+    let (log, data) = (group.log.clone(), broker.config.data.clone());
+    let looking = catalog::read_aside(group, move |_| Ok((earliest_ms(&log)?, Disk::of(&data))));
+    let (earliest, disk) = looking.await?;
+    table.insert("earliestMessageTimeStamp".to_string(), earliest.to_string());
+    let disk = disk.map_err(|error| {
+        let reason = format!("cannot ask for the free space: {error}");
+        Failure::code(ResponseCode::SYSTEM_ERROR, reason)
+    })?;
+    add_disk(&mut table, &disk);
+    let body = KvTable { table }.encode();
+    Ok(RemotingCommand::success_to(&request.command)
+        .with_body(body)
+        .into())
+}
+
+type Table = BTreeMap<String, String>;
+
+fn constants() -> Table {
+    let rates = RATES
+        .iter()
+        .map(|key| (key.to_string(), "0.0 0.0 0.0".to_string()));
+    let zeros = ZEROS.iter().map(|key| (key.to_string(), "0".to_string()));
+    let capacities = CAPACITIES
+        .iter()
+        .map(|key| (key.to_string(), "10000".to_string()));
+    let levels = (1..=DELAY_LEVELS)
+        .map(|level| (format!("scheduleMessageOffset_{level}"), "0,0".to_string()));
+    let mut table: Table = rates.chain(zeros).chain(capacities).chain(levels).collect();
+    table.insert("brokerActive".to_string(), "true".to_string());
+    table.insert("brokerVersion".to_string(), version::CURRENT.to_string());
+    table.insert(
+        "brokerVersionDesc".to_string(),
+        PROTOCOL_VERSION.to_string(),
+    );
+    table.insert(
+        "gantry.version".to_string(),
+        env!("CARGO_PKG_VERSION").to_string(),
+    );
+    table
+}
+
+fn add_log(table: &mut Table, group: &Group) {
+    let bounds = group.log.bounds();
+    let mut add = |key: &str, value: String| table.insert(key.to_string(), value);
+    add("commitLogMinOffset", bounds.start_offset.get().to_string());
+    add("commitLogMaxOffset", bounds.end_offset.get().to_string());
+}
+
+/// When the first record that is still in the log was stored; 0 if there is none.
+fn earliest_ms(log: &CommitLog) -> Result<u64, ReadError> {
+    let bounds = log.bounds();
+    let first = bounds
+        .purged
+        .map_or(LogIndex::ZERO, |(purged, _)| purged.next());
+    let Some((last, _)) = bounds.last.filter(|(last, _)| *last >= first) else {
+        return Ok(0);
+    };
+    let records = log.read(first, last.next(), 1)?;
+    Ok(records
+        .first()
+        .map_or(0, |located| located.record.store_time_ms))
+}
+
+fn add_replica(table: &mut Table, group: &Group) {
+    let status = group.replica.status();
+    let index = |index: Option<u64>| index.map_or_else(|| "none".to_string(), |i| i.to_string());
+    let leader = status
+        .leadership
+        .leader
+        .map_or_else(|| "none".to_string(), |l| l.to_string());
+    let mut add = |key: &str, value: String| table.insert(format!("gantry.{key}"), value);
+    add("role", status.role.to_string());
+    add("term", status.leadership.term.to_string());
+    add("leader", leader);
+    add("last", index(status.last));
+    add("committed", index(status.committed));
+    add("applied", index(status.applied));
+}
+
+/// Space of the file system that holds the data.
+struct Disk {
+    total_bytes: u64,
+    free_bytes: u64,
+}
+
+impl Disk {
+    fn of(path: &Path) -> io::Result<Disk> {
+        let space = RealFs.space(path)?;
+        Ok(Disk {
+            total_bytes: space.total,
+            free_bytes: space.free,
+        })
+    }
+
+    fn used_ratio(&self) -> f64 {
+        if self.total_bytes == 0 {
+            return 0.0;
+        }
+        1.0 - self.free_bytes as f64 / self.total_bytes as f64
+    }
+}
+
+fn add_disk(table: &mut Table, disk: &Disk) {
+    let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let (total, free) = (gibibytes(disk.total_bytes), gibibytes(disk.free_bytes));
+    let capacity = format!("Total : {total:.1} GiB, Free : {free:.1} GiB.");
+    let ratio = format!("{:.4}", disk.used_ratio());
+    table.insert("commitLogDirCapacity".to_string(), capacity);
+    table.insert("commitLogDiskRatio".to_string(), ratio.clone());
+    table.insert("consumeQueueDiskRatio".to_string(), ratio);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_find_what_they_parse_without_looking() {
+        let mut table = constants();
+        add_disk(
+            &mut table,
+            &Disk {
+                total_bytes: 4 << 30,
+                free_bytes: 3 << 30,
+            },
+        );
+        assert_eq!(table["commitLogDiskRatio"], "0.2500");
+        for key in RATES {
+            assert_eq!(
+                table[key]
+                    .split(' ')
+                    .filter(|rate| rate.parse::<f64>().is_ok())
+                    .count(),
+                3
+            );
+        }
+        for key in ZEROS.iter().chain(&CAPACITIES) {
+            assert!(table[*key].parse::<i64>().is_ok(), "{key}");
+        }
+        assert_eq!(table["scheduleMessageOffset_18"], "0,0");
+    }
+
+    #[test]
+    fn an_empty_file_system_is_not_a_division_by_zero() {
+        assert_eq!(
+            Disk {
+                total_bytes: 0,
+                free_bytes: 0
+            }
+            .used_ratio(),
+            0.0
+        );
+    }
+}

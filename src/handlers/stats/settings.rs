@@ -1,0 +1,80 @@
+//! Settings as properties text: 25, 26.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use gantry_protocol::headers::BrokerConfigResponse;
+use gantry_protocol::{RemotingCommand, ResponseCode};
+use gantry_storage::FlushMode;
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::group::Group;
+use crate::handlers::Handled;
+use crate::remoting::Request;
+
+/// 25: nothing may be changed over the wire.
+pub fn refuse_config() -> Handled {
+    let reason = "settings are those of the configuration file; none may be changed by a request";
+    Err(Failure::code(ResponseCode::NO_PERMISSION, reason))
+}
+
+/// 26: the settings, as properties text.
+pub fn broker_config(group: &Group, config: &Config, request: &Request) -> Handled {
+    let mut text = String::new();
+    for (name, value) in settings(group, config) {
+        writeln!(text, "{name}={value}").expect("writing to a string cannot fail");
+    }
+    let version = group.applied.borrow().to_string();
+    let mut response = RemotingCommand::success_to(&request.command).with_body(text);
+    BrokerConfigResponse { version: &version }.write(&mut response.fields);
+    Ok(response.into())
+}
+
+/// Settings by the names that tools know. Secrets and paths are not told.
+fn settings(group: &Group, config: &Config) -> BTreeMap<&'static str, String> {
+    let flush = match config.log.flush_mode {
+        FlushMode::SyncFlush => "SYNC_FLUSH",
+        FlushMode::AsyncFlush => "ASYNC_FLUSH",
+    };
+    let broker = &config.broker;
+    let role = if group.leads() {
+        "SYNC_MASTER"
+    } else {
+        "SLAVE"
+    };
+    let retention = &config.retention;
+    BTreeMap::from([
+        (
+            "autoCreateSubscriptionGroup",
+            broker.auto_create_group.to_string(),
+        ),
+        (
+            "autoCreateTopicEnable",
+            broker.auto_create_topic.to_string(),
+        ),
+        ("brokerClusterName", config.cluster.clone()),
+        (
+            "brokerId",
+            if group.leads() { "0" } else { "1" }.to_string(),
+        ),
+        ("brokerName", group.name.clone()),
+        ("brokerPermission", "6".to_string()),
+        ("brokerRole", role.to_string()),
+        (
+            "defaultTopicQueueNums",
+            broker.auto_create_queues.to_string(),
+        ),
+        ("diskMaxUsedSpaceRatio", retention.warn_percent.to_string()),
+        (
+            "fileReservedTime",
+            (retention.max_age.as_secs() / 3600).to_string(),
+        ),
+        ("flushDiskType", flush.to_string()),
+        (
+            "mappedFileSizeCommitLog",
+            config.log.segment_bytes.to_string(),
+        ),
+        ("maxMessageSize", (4 * 1024 * 1024).to_string()),
+    ])
+}

@@ -1,0 +1,33 @@
+//! Gantry: a message broker that Apache RocketMQ clients use as if it were RocketMQ, and whose broker
+//! groups are Raft groups.
+//!
+//! This crate is the process, the only part that knows clients. [`node`] builds and runs it,
+//! [`remoting`] speaks RocketMQ's protocol on sockets, [`handlers`] answer requests, [`appender`]
+//! writes, [`group`] is a hosted broker group; `gantry_raft` agrees, `gantry_storage` keeps,
+//! `gantry_protocol` has the wire. `ARCHITECTURE.md` is the map.
+
+pub mod appender;
+pub mod broker;
+pub mod catalog;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod disk;
+pub mod error;
+pub mod forward;
+pub mod group;
+pub mod handlers;
+pub mod http;
+pub mod long_poll;
+mod maintenance;
+pub mod metrics;
+pub mod node;
+pub mod offset_commits;
+pub mod peer_calls;
+pub mod remoting;
+pub mod routes;
+mod samples;
+pub mod sessions;
+mod status;
+pub mod units;

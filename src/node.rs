@@ -1,0 +1,527 @@
+//! A node: everything one process runs, started and stopped in order.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gantry_protocol::message_id::UniqueKeys;
+use gantry_raft::{
+    BoxFuture, CallHandler, CatchUp, GroupId, Identity, NodeNumber, PeerEvent, PeerServer, Peers,
+    Replica, ReplicaOptions, Seat, StartError, TcpTransport, claim_seat,
+};
+use gantry_storage::commitlog::CommitLog;
+use gantry_storage::fs::{FileSystem, RealFs};
+use gantry_storage::table_copy;
+use gantry_storage::{LogConfig, Store, StoreConfig};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::appender::Appender;
+use crate::broker::Broker;
+use crate::clock::WallClock;
+use crate::config::{Config, ListenerNode};
+use crate::disk::Disk;
+use crate::forward;
+use crate::group::Group;
+use crate::http;
+use crate::long_poll::LongPoll;
+use crate::maintenance;
+use crate::metrics::Metrics;
+use crate::offset_commits::OffsetCommits;
+use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
+use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
+use crate::routes::Routes;
+use crate::sessions::Sessions;
+use crate::status;
+
+/// Why a node could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NodeError(pub String);
+
+impl From<std::io::Error> for NodeError {
+    fn from(error: std::io::Error) -> Self {
+        NodeError(error.to_string())
+    }
+}
+
+impl From<StartError> for NodeError {
+    fn from(error: StartError) -> Self {
+        NodeError(error.to_string())
+    }
+}
+
+/// Runs a node until `shutdown` completes; then hands leadership over, lets clients move, and stops.
+///
+/// Fails if it cannot start, or when a group fails for good (its disk, most likely): the process must
+/// end then and can be started again.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let config = Arc::new(config);
+    let _lock = lock_directory(&config.data)?;
+    let ports = bind_ports(&config).await?;
+    let peer_listener = bind(config.peer_bind, "peers").await?;
+    let http_listener = bind(config.http_bind, "http").await?;
+    if config.insecure {
+        tracing::warn!(
+            "insecure = true: whoever reaches the ports of this node may use the broker"
+        );
+    }
+    let parts = Arc::new(Parts::new(&config));
+    let mut background = JoinSet::new();
+    background.spawn(parts.server.clone().listen(peer_listener));
+    let (stop_http, http_stopped) = watch::channel(false);
+    background.spawn(http::serve(
+        http_listener,
+        status::handlers(&parts),
+        http_stopped,
+    ));
+    tokio::pin!(shutdown);
+    let broker = tokio::select! {
+        started = start_groups(&parts, &mut background) => started?,
+        () = &mut shutdown => return Ok(()),
+    };
+    parts
+        .broker
+        .set(broker.clone())
+        .map_err(|_| NodeError("started twice".to_string()))?;
+    background.spawn(
+        broker
+            .sessions
+            .clone()
+            .run(broker.peers.clone(), broker.groups.clone()),
+    );
+    let router = Arc::new(Router::new(broker.clone()));
+    parts
+        .router
+        .set(router.clone())
+        .map_err(|_| NodeError("started twice".to_string()))?;
+    let server = RemotingServer::new(config.node, router, config.broker.connections_max);
+    let (stop_accepting, accepting) = watch::channel(false);
+    let mut clients = tokio::spawn(server.serve(ports, accepting));
+    tracing::info!(node = config.node, "node is up");
+    let outcome = tokio::select! {
+        () = &mut shutdown => {
+            drain(&config, &broker).await;
+            Ok(())
+        }
+        reason = failure(&broker) => Err(NodeError(reason)),
+        _ = &mut clients => Err(NodeError("the client ports stopped".to_string())),
+    };
+    stop_accepting.send_replace(true);
+    clients.abort();
+    stop_http.send_replace(true);
+    stop_groups(&broker).await;
+    outcome
+}
+
+/// Ends the groups; the copy of the tables makes the next start quick.
+async fn stop_groups(broker: &Broker) {
+    let mut stopping = JoinSet::new();
+    for group in &broker.groups {
+        let group = group.clone();
+        stopping.spawn(async move {
+            group.replica.shutdown().await;
+            let copying = group.clone();
+            match tokio::task::spawn_blocking(move || copying.store.save_copy()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(group = group.name, %error, "the tables were not copied");
+                }
+                Err(error) => {
+                    tracing::warn!(group = group.name, %error, "the tables were not copied");
+                }
+            }
+            group.log.shutdown();
+        });
+    }
+    while stopping.join_next().await.is_some() {}
+}
+
+/// What exists before the groups have started.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) catch_up: Arc<CatchUp>,
+    disk: Arc<Disk>,
+    pub(crate) broker: OnceLock<Arc<Broker>>,
+    pub(crate) started: Instant,
+    router: Arc<OnceLock<Arc<Router>>>,
+    server: PeerServer,
+    peers: Arc<Peers>,
+    events: Mutex<Option<mpsc::UnboundedReceiver<PeerEvent>>>,
+}
+
+impl Parts {
+    fn new(config: &Arc<Config>) -> Self {
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            node: config.node,
+            boot: WallClock::system().now_ms() << 16 | u64::from(std::process::id() & 0xffff),
+            secret: config.peer_secret.as_str().into(),
+            groups: config
+                .groups
+                .iter()
+                .map(|group| group.name.clone())
+                .collect(),
+        };
+        let router: Arc<OnceLock<Arc<Router>>> = Arc::default();
+        let server = PeerServer::new(identity.clone(), call_handler(router.clone()));
+        let nodes: Vec<NodeNumber> = config.peers.keys().copied().collect();
+        let transport = Arc::new(TcpTransport::new(config.peers.clone()));
+        let (peers, events) = Peers::open(transport, identity, &nodes);
+        Parts {
+            config: config.clone(),
+            metrics: Metrics::new(&config.cluster, config.node),
+            catch_up: Arc::new(CatchUp::new(config.catch_up_bytes_per_second)),
+            disk: Arc::new(Disk::new(config)),
+            broker: OnceLock::new(),
+            started: Instant::now(),
+            router,
+            server,
+            peers,
+            events: Mutex::new(Some(events)),
+        }
+    }
+}
+
+/// Keeps a second process away from the directory for as long as the file is open.
+fn lock_directory(data: &Path) -> Result<std::fs::File, NodeError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        NodeError(format!(
+            "cannot use the data directory {}: {error}",
+            data.display()
+        ))
+    };
+    std::fs::create_dir_all(data).map_err(|e| failed(&e))?;
+    let path = data.join("lock");
+    let file = std::fs::File::create(&path).map_err(|e| failed(&e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |_| failed(&"another process uses it; stop that one or choose another directory"),
+    )?;
+    Ok(file)
+}
+
+async fn bind_ports(config: &Config) -> Result<Vec<ClientPort>, NodeError> {
+    let mut ports = Vec::new();
+    for (listener, settings) in config.listeners.iter().enumerate() {
+        let own = &settings.nodes[&config.node];
+        let mut wanted = vec![(None, own.namesrv)];
+        for (id, port) in own.groups.iter().enumerate() {
+            wanted.push((Some(id as GroupId), *port));
+            // Old clients send to the port two below; RocketMQ calls it the VIP channel.
+            wanted.push((Some(id as GroupId), ListenerNode::vip_port(*port)));
+        }
+        for (group, port) in wanted {
+            let what = format!("clients of listener {:?}", settings.name);
+            let socket = bind((settings.bind, port).into(), &what).await?;
+            ports.push(ClientPort {
+                listener,
+                group,
+                socket,
+            });
+        }
+    }
+    Ok(ports)
+}
+
+async fn start_groups(
+    parts: &Arc<Parts>,
+    background: &mut JoinSet<()>,
+) -> Result<Arc<Broker>, NodeError> {
+    let copies = table_copy::open(&parts.config.data.join("tables"))?;
+    let mut starting = JoinSet::new();
+    for id in 0..parts.config.groups.len() {
+        let copy = copies.open_tree(&parts.config.groups[id].name);
+        let copy = copy.map_err(|error| NodeError(format!("copy of the tables: {error}")))?;
+        starting.spawn(start_group(parts.clone(), id as GroupId, copy));
+    }
+    let mut groups: Vec<(Arc<Group>, OffsetCommits)> = Vec::new();
+    while let Some(started) = starting.join_next().await {
+        groups.push(started.map_err(|error| NodeError(error.to_string()))??);
+    }
+    groups.sort_by_key(|(group, _)| group.id);
+    for (group, offsets) in &groups {
+        let (appender, replica) = (group.appender.clone(), group.replica.clone());
+        background.spawn(appender.run(replica, group.log.clone(), WallClock::system()));
+        background.spawn(offsets.clone().run(group.clone()));
+        background.spawn(maintenance::system_topics(
+            parts.config.clone(),
+            group.clone(),
+        ));
+    }
+    let groups: Vec<Arc<Group>> = groups.into_iter().map(|(group, _)| group).collect();
+    let events = parts
+        .events
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take();
+    if let Some(events) = events {
+        background.spawn(watch_peers(events, groups.clone()));
+    }
+    let routes = Routes::new(parts.config.clone(), groups.clone()).await;
+    // The node's number, because containers have the same process id and listen on the same address.
+    let ip = Ipv4Addr::from(u32::from(parts.config.node)).into();
+    Ok(Arc::new(Broker {
+        config: parts.config.clone(),
+        sessions: Arc::new(Sessions::new(parts.config.node)),
+        routes: Arc::new(routes),
+        groups,
+        peers: parts.peers.clone(),
+        metrics: parts.metrics.clone(),
+        clock: WallClock::system(),
+        unique_keys: Mutex::new(UniqueKeys::new(
+            ip,
+            std::process::id(),
+            WallClock::system().now_ms() as u32,
+        )),
+    }))
+}
+
+async fn start_group(
+    parts: Arc<Parts>,
+    id: GroupId,
+    copy: sled::Tree,
+) -> Result<(Arc<Group>, OffsetCommits), NodeError> {
+    let config = &parts.config;
+    let settings = &config.groups[usize::from(id)];
+    let directory = config.data.join("groups").join(&settings.name);
+    let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+    let wanted = Seat {
+        cluster: config.cluster.clone(),
+        group: settings.name.clone(),
+        node: config.node,
+        incarnation: 0,
+        segment_bytes: config.log.segment_bytes,
+    };
+    let seat = claim_seat(&fs, &directory, (&parts.peers, &parts.server), id, wanted).await?;
+    let metrics = parts.metrics.group(&settings.name);
+    let opening = {
+        let (name, log_config) = (settings.name.clone(), config.log.clone());
+        let flush_seconds = metrics.flush_seconds.clone();
+        move || {
+            open_storage(fs, &directory, log_config, copy, flush_seconds)
+                .map_err(|error| NodeError(format!("group {name}: {error}")))
+        }
+    };
+    let opened = tokio::task::spawn_blocking(opening).await;
+    let (log, store) = opened.map_err(|error| NodeError(error.to_string()))??;
+    let long_poll: Arc<LongPoll> = Arc::default();
+    let start = store.applied().map_or(0, |(index, _)| index.get());
+    let (applied_to, applied) = watch::channel(start);
+    let hook = applied_hook(long_poll.clone(), applied_to, metrics.apply_seconds.clone());
+    let options = ReplicaOptions {
+        group: id,
+        name: settings.name.clone(),
+        replica: seat.replica(),
+        nodes: config.peers.keys().copied().collect(),
+        preferred: settings.preferred,
+        timing: config.timing,
+        catch_up: parts.catch_up.clone(),
+        applied: hook,
+    };
+    let replica = Replica::start(
+        options,
+        log.clone(),
+        store.clone(),
+        parts.peers.clone(),
+        &parts.server,
+    )
+    .await?;
+    let appender = Appender::new(config.broker.send_bytes_max, metrics.clone());
+    let offsets = OffsetCommits::default();
+    let group = Group {
+        id,
+        name: settings.name.clone(),
+        node: config.node,
+        replica,
+        store,
+        log,
+        appender,
+        offsets: offsets.clone(),
+        long_poll,
+        applied,
+        peers: parts.peers.clone(),
+        metrics,
+        segment_bytes: config.log.segment_bytes,
+        disk: parts.disk.clone(),
+    };
+    Ok((Arc::new(group), offsets))
+}
+
+/// Opens a group's log, starts its writer, and brings the state up to what is known to be committed.
+fn open_storage(
+    fs: Arc<dyn FileSystem>,
+    directory: &Path,
+    config: LogConfig,
+    copy: sled::Tree,
+    flush_seconds: prometheus::Histogram,
+) -> Result<(CommitLog, Arc<Store>), Box<dyn std::error::Error + Send + Sync>> {
+    let (log, writer, recovered) = CommitLog::open(fs.clone(), directory, config)?;
+    tracing::info!(directory = %directory.display(), ?recovered, "log is open");
+    log.observe_flushes(Box::new(move |group| {
+        flush_seconds.observe(group.duration.as_secs_f64());
+    }));
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    CommitLog::spawn_writer(writer, &name)?;
+    let store = Store::open(
+        fs,
+        directory,
+        StoreConfig::default(),
+        log.clone(),
+        Some(copy),
+    )?;
+    Ok((log, Arc::new(store)))
+}
+
+/// What happens right after a record was applied on this node.
+fn applied_hook(
+    long_poll: Arc<LongPoll>,
+    applied_to: watch::Sender<u64>,
+    apply_seconds: prometheus::Histogram,
+) -> gantry_raft::AppliedHook {
+    Arc::new(move |located, applied, took| {
+        apply_seconds.observe(took.as_secs_f64());
+        applied_to.send_replace(located.record.index.get());
+        long_poll.wake(applied.arrivals.iter().map(|arrival| arrival.key));
+    })
+}
+
+/// Tells the groups when a peer's process is gone.
+async fn watch_peers(mut events: mpsc::UnboundedReceiver<PeerEvent>, groups: Vec<Arc<Group>>) {
+    while let Some(event) = events.recv().await {
+        if let PeerEvent::Gone { node } = event {
+            for group in &groups {
+                let replica: Replica = group.replica.clone();
+                tokio::spawn(async move { replica.leader_is_gone(node).await });
+            }
+        }
+    }
+}
+
+/// Answers what other nodes ask, once this node has started.
+fn call_handler(router: Arc<OnceLock<Arc<Router>>>) -> CallHandler {
+    Arc::new(move |from, group, method, body| {
+        let router = router.get().cloned();
+        let answer: BoxFuture<'static, Result<Vec<Bytes>, String>> = Box::pin(async move {
+            let router = router.ok_or("the node is starting")?;
+            let method = Method::from_byte(method).ok_or("an unknown method")?;
+            answer_call(&router, from, group, (method, body)).await
+        });
+        answer
+    })
+}
+
+async fn answer_call(
+    router: &Arc<Router>,
+    from: NodeNumber,
+    group: GroupId,
+    (method, body): (Method, Bytes),
+) -> Result<Vec<Bytes>, String> {
+    let broker = router.broker();
+    let hosted = broker
+        .groups
+        .get(usize::from(group))
+        .ok_or("an unknown group")?;
+    match method {
+        Method::Execute => {
+            let commands = gantry_storage::tables::decode_commands(&body);
+            let commands = commands.map_err(|error| error.to_string())?;
+            Ok(encode_reply(&hosted.appender.execute(commands).await))
+        }
+        Method::ReadIndex => Ok(encode_reply(&hosted.read_index().await)),
+        Method::Forward => {
+            let (request, answer) = forward::accept(from, body)?;
+            router.dispatch(request).await;
+            Ok(match answer.await {
+                Ok(Relayed::Frame(frame)) => encode_raw_reply(Ok(frame)),
+                Ok(Relayed::NotLeader) => encode_raw_reply(Err(crate::error::Failure::NotLeader)),
+                Err(_) => encode_raw_reply(Err(crate::error::Failure::Unsettled)),
+            })
+        }
+        Method::Sessions => broker.sessions.merge(from, &body),
+        Method::Leaving => {
+            for group in &broker.groups {
+                group.replica.node_is_leaving(from);
+            }
+            Ok(encode_raw_reply(Ok(Vec::new())))
+        }
+        Method::ClientCall => Err("not supported by this version".to_string()),
+    }
+}
+
+/// Does the groups' maintenance; completes with the reason when a group has failed for good.
+async fn failure(broker: &Broker) -> String {
+    let mut watching = JoinSet::new();
+    for group in &broker.groups {
+        watching.spawn(maintenance::run(broker.config.clone(), group.clone()));
+        let mut stopped = group.replica.stopped();
+        let name = group.name.clone();
+        watching.spawn(async move {
+            let reason = match stopped.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "its tasks ended".to_string(),
+            };
+            format!("group {name} stopped: {reason}")
+        });
+    }
+    match watching.join_next().await {
+        Some(Ok(reason)) => reason,
+        _ => "a group stopped".to_string(),
+    }
+}
+
+/// Moves leadership away and gives clients the time to follow the new routes.
+async fn drain(config: &Config, broker: &Broker) {
+    tracing::info!("stopping: handing leadership over");
+    announce_leaving(broker).await;
+    hand_over(broker).await;
+    if config.peers.len() == 1 {
+        return;
+    }
+    let until = Instant::now() + config.broker.drain;
+    while Instant::now() < until && broker.metrics.connections.get() > 0 {
+        // Clients look for new routes every 30 s; their requests go on to the leaders until then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // An election may have made this node a leader again.
+    hand_over(broker).await;
+}
+
+/// Keeps leadership, and routes, from coming back to this node while it drains.
+async fn announce_leaving(broker: &Broker) {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    for group in &broker.groups {
+        group.replica.node_is_leaving(group.node);
+    }
+    let mut telling = JoinSet::new();
+    for peer in broker.peers.others() {
+        let peers = broker.peers.clone();
+        telling.spawn(async move {
+            let method = (0, Method::Leaving as u8);
+            let told = peers.call(peer, method, Vec::new(), Instant::now() + PATIENCE);
+            if let Err(error) = told.await {
+                tracing::info!(peer, %error, "a node was not told that this one stops");
+            }
+        });
+    }
+    while telling.join_next().await.is_some() {}
+}
+
+/// Writes what is committed by consumers and moves leadership away.
+async fn hand_over(broker: &Broker) {
+    let mut handing = JoinSet::new();
+    for group in &broker.groups {
+        let group = group.clone();
+        handing.spawn(async move {
+            let deadline = Instant::now() + Duration::from_secs(2);
+            if let Err(error) = group.offsets.flush(deadline).await {
+                tracing::warn!(group = group.name, %error, "some consumer offsets were not written");
+            }
+            group.replica.hand_over().await;
+        });
+    }
+    while handing.join_next().await.is_some() {}
+}
