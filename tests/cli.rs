@@ -1,0 +1,322 @@
+//! The program as a user runs it: a cluster by `gantry dev`, and the commands against it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const GANTRY: &str = env!("CARGO_BIN_EXE_gantry");
+
+fn gantry(arguments: &[&str]) -> Output {
+    Command::new(GANTRY)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs a command that must succeed and print one JSON document.
+fn json(arguments: &[&str]) -> Value {
+    let output = gantry(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The standard error and exit code of a command that must fail.
+fn refused(arguments: &[&str]) -> (String, i32) {
+    let output = gantry(arguments);
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    (
+        String::from_utf8(output.stderr).unwrap(),
+        output.status.code().unwrap(),
+    )
+}
+
+/// A hundred ports that nothing listens on; tests of one machine begin to look at different places.
+fn free_base_port() -> u16 {
+    let first = 30_000 + (std::process::id() % 20) as u16 * 100;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut bases = (first..32_700).step_by(100);
+    bases.find(|base| (*base..base + 100).all(is_free)).unwrap()
+}
+
+/// `gantry dev` with one node and two groups; stopped when dropped.
+struct Dev {
+    process: Child,
+    data: tempfile::TempDir,
+    nodes: Value,
+}
+
+impl Dev {
+    fn start() -> Dev {
+        // Free ports are free only until another test of this process takes them.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = tempfile::tempdir().unwrap();
+        let mut process = Command::new(GANTRY)
+            .args(["dev", "--json", "--nodes", "1", "--groups", "2"])
+            .args(["--base-port", &free_base_port().to_string(), "--data"])
+            .arg(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let Ok(nodes) = serde_json::from_str(&line) else {
+            let mut errors = String::new();
+            process
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut errors)
+                .unwrap();
+            panic!("gantry dev printed {line:?} and {errors}");
+        };
+        Dev {
+            process,
+            data,
+            nodes,
+        }
+    }
+
+    fn node(&self, member: &str) -> &str {
+        self.nodes["nodes"][0][member].as_str().unwrap()
+    }
+
+    fn node_runs(&self) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.nodes["nodes"][0]["pid"]));
+        line.is_ok_and(|line| !line.is_empty())
+    }
+
+    fn terminate(&mut self) -> i32 {
+        let pid = rustix::process::Pid::from_raw(self.process.id() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Its node notices and stops too. After `terminate` there is nothing left to kill.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends the lines of a text.
+fn send_lines(servers: &str, topic: &str, text: &str) -> Value {
+    let mut process = Command::new(GANTRY)
+        .args(["send", "--namesrv", servers, "--topic", topic, "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    process
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Consumes so many messages in the name of a group; their bodies, sorted.
+fn consume(servers: &str, topic: &str, group: &str, count: usize) -> Vec<String> {
+    let output = gantry(&[
+        "consume",
+        "--namesrv",
+        servers,
+        "--topic",
+        topic,
+        "--group",
+        group,
+        "--count",
+        &count.to_string(),
+        "--timeout",
+        "20s",
+        "-o",
+        "json",
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let body = |line: &str| {
+        let message: Value = serde_json::from_str(line).unwrap();
+        message["body"].as_str().unwrap().to_string()
+    };
+    let mut bodies: Vec<String> = text.lines().map(body).collect();
+    bodies.sort();
+    bodies
+}
+
+#[test]
+fn a_first_session() {
+    let mut dev = Dev::start();
+    let servers = dev.node("namesrv").to_string();
+    let on = ["--namesrv", servers.as_str(), "-o", "json"];
+    let ask = |words: &[&str]| json(&[words, &on].concat());
+
+    assert_eq!(
+        ask(&["topic", "create", "orders", "--queues", "2"])["queues"],
+        2
+    );
+    assert_eq!(
+        ask(&["topic", "list"])["topics"],
+        serde_json::json!(["hello", "orders"])
+    );
+
+    let sent = send_lines(&servers, "orders", "a\nb\nc\n");
+    assert_eq!(
+        (&sent["sent"], &sent["failed"]),
+        (&Value::from(3), &Value::from(0))
+    );
+    let numbered = ask(&[
+        "send", "--topic", "orders", "--body", "m-{n}", "--count", "2",
+    ]);
+    assert_eq!(numbered["messages"].as_array().unwrap().len(), 2);
+
+    assert_eq!(
+        consume(&servers, "orders", "readers", 5),
+        ["a", "b", "c", "m-1", "m-2"]
+    );
+    send_lines(&servers, "orders", "later\n");
+    assert_eq!(
+        consume(&servers, "orders", "readers", 1),
+        ["later"],
+        "goes on where it was"
+    );
+    assert_eq!(
+        ask(&["group", "list"])["groups"],
+        serde_json::json!(["readers"])
+    );
+    let group = ask(&["group", "describe", "readers"]);
+    assert_eq!(group["online"], false);
+    let lags = group["queues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|queue| queue["lag"].as_i64().unwrap());
+    assert_eq!(lags.sum::<i64>(), 0);
+
+    let queues = ask(&["topic", "describe", "orders"])["queues"].take();
+    let held = queues
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|queue| queue["max"].as_i64().unwrap());
+    assert_eq!(
+        (queues.as_array().unwrap().len(), held.sum::<i64>()),
+        (4, 6)
+    );
+
+    assert_eq!(ask(&["topic", "delete", "orders"])["deleted"], "orders");
+    let (message, code) = refused(&["topic", "describe", "orders", "--namesrv", &servers]);
+    assert!(message.contains("does not exist") && code == 1, "{message}");
+
+    let http = dev.node("http").to_string();
+    assert!(
+        gantry(&["status", "--http", &http, "--ready"])
+            .status
+            .success()
+    );
+    let status = json(&["status", "--http", &http, "-o", "json"]);
+    assert_eq!(status["nodes"][0]["groups"][1]["role"], "leader");
+
+    assert_eq!(dev.terminate(), 0);
+    assert!(!dev.node_runs(), "a node outlives `gantry dev`");
+    let (message, code) = refused(&["status", "--http", &http, "--ready"]);
+    assert!(code == 1 && message.contains(&http), "{message}");
+}
+
+#[test]
+fn a_node_does_not_outlive_a_killed_dev() {
+    let mut dev = Dev::start();
+    assert!(dev.node_runs());
+    dev.process.kill().unwrap();
+    dev.process.wait().unwrap();
+    let started = Instant::now();
+    while dev.node_runs() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "the node goes on"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn ports_in_use_are_named_before_anything_is_started() {
+    let dev = Dev::start();
+    let port = dev.node("namesrv").rsplit_once(':').unwrap().1;
+    let other = dev.data.path().join("other");
+    let (message, code) = refused(&[
+        "dev",
+        "--nodes",
+        "1",
+        "--base-port",
+        port,
+        "--data",
+        other.to_str().unwrap(),
+    ]);
+    assert!(
+        message.contains(port) && message.contains("--base-port") && code == 1,
+        "{message}"
+    );
+    assert!(!other.exists());
+}
+
+#[test]
+fn a_failover_loses_nothing_and_fails_nothing() {
+    let figures = json(&["demo", "failover", "--each", "1s", "-o", "json"]);
+    assert_eq!(
+        (&figures["lost"], &figures["failed"]),
+        (&Value::from(0), &Value::from(0))
+    );
+    assert!(figures["acked"].as_u64().unwrap() > 0, "{figures}");
+    assert_eq!(figures["group"], "broker-a");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("node.toml");
+    std::fs::write(&config, "nod = 1\n").unwrap();
+    let (message, code) = refused(&["server", "--config", config.to_str().unwrap()]);
+    assert!(
+        message.contains("did you mean `node`?") && code == 2,
+        "{message}"
+    );
+
+    let (message, code) = refused(&[
+        "send",
+        "--namesrv",
+        "nowhere",
+        "--topic",
+        "t",
+        "--body",
+        "b",
+    ]);
+    assert!(
+        message.contains("not the address of a name server") && code == 2,
+        "{message}"
+    );
+    let (message, code) = refused(&["topic", "create", "no blanks", "--namesrv", "127.0.0.1:1"]);
+    assert!(message.contains("' '") && code == 2, "{message}");
+    let (message, code) = refused(&["topic", "list", "--namesrv", "127.0.0.1:1"]);
+    assert!(message.contains("--namesrv") && code == 1, "{message}");
+}

@@ -1,0 +1,168 @@
+//! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use gantry::config::ConfigFile;
+use gantry_protocol::{RemotingCommand, frame};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running node with one group.
+pub struct OneNode {
+    /// Where the group's clients connect.
+    pub group_address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+    _directory: TempDir,
+}
+
+impl OneNode {
+    /// Starts a node in a fresh directory; returns when its group takes writes.
+    pub async fn start() -> OneNode {
+        let directory = TempDir::new().unwrap();
+        let [namesrv, group, peer, http] = free_ports();
+        let text = format!(
+            r#"
+            node = 1
+            data = {:?}
+            peers = [{{ node = 1, address = "127.0.0.1:{peer}" }}]
+            groups = [{{ name = "broker-a" }}]
+            peer = {{ bind = "127.0.0.1:{peer}" }}
+            http = {{ bind = "127.0.0.1:{http}" }}
+            storage = {{ segment_bytes = "16MiB" }}
+            [[listener]]
+            name = "local"
+            bind = "127.0.0.1"
+            nodes = [{{ node = 1, host = "127.0.0.1", namesrv = {namesrv}, groups = [{group}] }}]
+            "#,
+            directory.path()
+        );
+        let config = ConfigFile::parse(&text).unwrap().resolve().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(async move {
+            let until = async { drop(stopped.await) };
+            gantry::node::run(config, until).await.unwrap();
+        });
+        let group_address = SocketAddr::from((Ipv4Addr::LOCALHOST, group));
+        let node = OneNode {
+            group_address,
+            stop,
+            running,
+            _directory: directory,
+        };
+        node.wait_until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, http)))
+            .await;
+        node
+    }
+
+    async fn wait_until_ready(&self, http: SocketAddr) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Ok(mut stream) = TcpStream::connect(http).await {
+                let request = b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                let mut answer = String::new();
+                // A node that is just starting may end the connection.
+                let read = stream.read_to_string(&mut answer).await;
+                if read.is_ok() && answer.starts_with("HTTP/1.1 200") {
+                    return;
+                }
+            }
+            assert!(
+                !self.running.is_finished(),
+                "the node ended while it was starting"
+            );
+            assert!(
+                Instant::now() < deadline,
+                "the node is not ready after {START_TIMEOUT:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A connection to the group's port.
+    pub async fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(self.group_address).await.unwrap();
+        Connection {
+            stream,
+            buffer: BytesMut::new(),
+            next_opaque: 1,
+        }
+    }
+
+    /// Stops the node as a signal would.
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.running.await.unwrap();
+    }
+}
+
+/// A connection whose every byte the test decides.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: BytesMut,
+    next_opaque: i32,
+}
+
+impl Connection {
+    /// Sends a request and waits for its answer.
+    pub async fn ask(&mut self, mut request: RemotingCommand) -> RemotingCommand {
+        self.next_opaque += 1;
+        request.opaque = self.next_opaque;
+        let mut frame = BytesMut::new();
+        request.encode_into(&mut frame).unwrap();
+        self.write(&frame).await;
+        let answer = self.answer().await;
+        assert_eq!(answer.opaque, request.opaque, "{answer:?}");
+        answer
+    }
+
+    /// Writes bytes.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next answer.
+    pub async fn answer(&mut self) -> RemotingCommand {
+        loop {
+            if let Some(frame) = frame::cut(&mut self.buffer).unwrap() {
+                return RemotingCommand::decode(frame).unwrap();
+            }
+            let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
+            let count = read.await.expect("an answer in time").unwrap();
+            assert_ne!(count, 0, "the broker hung up");
+        }
+    }
+
+    /// Ends our side; whether the broker ends its side without an answer.
+    pub async fn ended(&mut self) -> bool {
+        self.stream.shutdown().await.unwrap();
+        let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
+        matches!(read.await.expect("an end in time"), Ok(0) | Err(_))
+    }
+}
+
+/// Ports that nobody listens on; two below the second one nobody does either.
+fn free_ports() -> [u16; 4] {
+    let listen = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    loop {
+        let held: Vec<TcpListener> = (0..4).map(|_| listen(0).unwrap()).collect();
+        let ports: Vec<u16> = held
+            .iter()
+            .map(|l| l.local_addr().unwrap().port())
+            .collect();
+        let ports: [u16; 4] = ports.try_into().unwrap();
+        if !ports.contains(&(ports[1] - 2)) && listen(ports[1] - 2).is_ok() {
+            return ports;
+        }
+    }
+}
