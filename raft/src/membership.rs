@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::identity::{GroupState, ask_state};
 use crate::network::{BoxFuture, GroupQuestion, Method};
 use crate::replica::{Shared, founders};
-use crate::types::{NodeNumber, ReplicaId, node_of, replica_id};
+use crate::types::{Membership, NodeNumber, ReplicaId, node_of, replica_id};
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,14 +84,23 @@ pub(crate) async fn join_group(shared: Arc<Shared>) {
     }
 }
 
+/// Whether this replica votes in the only configuration in force, for good: the record of it is
+/// committed.
 fn is_voter(shared: &Shared) -> bool {
     let metrics = shared.raft.metrics();
     let metrics = metrics.borrow_watched();
-    metrics
-        .membership_config
-        .membership()
-        .voter_ids()
-        .any(|id| id == shared.replica)
+    let config = &metrics.membership_config;
+    *config.log_id() <= metrics.local_committed
+        && full_voters(config.membership()).contains(&shared.replica)
+}
+
+/// The replicas that vote in every configuration in force: while one takes another's place, neither
+/// of the two is among them, and the group waits for a majority of both configurations.
+pub(crate) fn full_voters(membership: &Membership) -> BTreeSet<ReplicaId> {
+    let configs = membership.get_joint_config().iter().cloned();
+    configs
+        .reduce(|all, config| &all & &config)
+        .unwrap_or_default()
 }
 
 /// The preferred node forms the group, which makes it the first leader, once every other node is
@@ -149,8 +158,13 @@ async fn admit(
     }
     let _one_at_a_time = admission.lock().await;
     let own: NodeNumber = node_of(newcomer);
-    let (voters, learners) = members(&shared);
-    if voters.contains(&newcomer) {
+    let Members {
+        voters,
+        learners,
+        next,
+        changing,
+    } = members(&shared);
+    if voters.contains(&newcomer) && !changing {
         return Ok(Vec::new());
     }
     let of_node = |id: &&ReplicaId| node_of(**id) == own && **id != newcomer;
@@ -171,7 +185,7 @@ async fn admit(
             .await;
         removed.map_err(|error| error.to_string())?;
     }
-    if !learners.contains(&newcomer) {
+    if !learners.contains(&newcomer) && !voters.contains(&newcomer) {
         tracing::info!(group = shared.name, node = own, "admitting a new replica");
         let added = shared
             .raft
@@ -182,7 +196,8 @@ async fn admit(
     if !has_caught_up(&shared, newcomer) {
         return Err("catching up".to_string());
     }
-    let voters: BTreeSet<ReplicaId> = voters
+    // Also ends a change that a former leader began and did not live to end.
+    let voters: BTreeSet<ReplicaId> = next
         .into_iter()
         .filter(|id| node_of(*id) != own)
         .chain(std::iter::once(newcomer))
@@ -197,15 +212,27 @@ async fn admit(
     Ok(Vec::new())
 }
 
-/// The voters and the learners.
-fn members(shared: &Shared) -> (BTreeSet<ReplicaId>, BTreeSet<ReplicaId>) {
+struct Members {
+    /// Those that vote in any configuration in force.
+    voters: BTreeSet<ReplicaId>,
+    learners: BTreeSet<ReplicaId>,
+    /// Those that vote in the newest configuration.
+    next: BTreeSet<ReplicaId>,
+    /// Two configurations are in force.
+    changing: bool,
+}
+
+fn members(shared: &Shared) -> Members {
     let metrics = shared.raft.metrics();
     let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
-    (
-        membership.voter_ids().collect(),
-        membership.learner_ids().collect(),
-    )
+    let configs = membership.get_joint_config();
+    Members {
+        voters: membership.voter_ids().collect(),
+        learners: membership.learner_ids().collect(),
+        next: configs.last().cloned().unwrap_or_default(),
+        changing: configs.len() > 1,
+    }
 }
 
 fn has_caught_up(shared: &Shared, replica: ReplicaId) -> bool {

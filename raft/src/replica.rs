@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{BarrierError, ProposeError, StartError};
 use crate::log_store::LogStore;
-use crate::membership;
+use crate::membership::{self, full_voters};
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::state_machine::{AppliedHook, StateMachine};
 use crate::types::{
@@ -102,7 +102,8 @@ pub struct ReplicaStatus {
     pub committed: Option<u64>,
     /// Index of the last record applied.
     pub applied: Option<u64>,
-    /// The nodes that vote.
+    /// The nodes whose replicas vote. One that takes the place of a lost one is among them once the
+    /// group no longer needs the votes of those that were there before.
     pub voters: Vec<NodeNumber>,
     /// The nodes that are being brought up to date.
     pub learners: Vec<NodeNumber>,
@@ -273,6 +274,9 @@ impl Replica {
         let metrics = self.shared.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
+        let voters = full_voters(membership);
+        let members = membership.nodes().map(|(id, _)| *id);
+        let joining = members.filter(|id| !voters.contains(id));
         let matched = metrics.replication.iter().flatten();
         let matched = matched.filter(|(id, _)| **id != self.shared.replica);
         ReplicaStatus {
@@ -287,8 +291,8 @@ impl Replica {
             last: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index()),
             applied: metrics.last_applied.map(|id| id.index()),
-            voters: nodes_of(membership.voter_ids()),
-            learners: nodes_of(membership.learner_ids()),
+            voters: nodes_of(voters.iter().copied()),
+            learners: nodes_of(joining),
             matched: matched
                 .map(|(id, at)| (node_of(*id), at.map(|log_id| log_id.index())))
                 .collect(),
@@ -442,8 +446,7 @@ impl Shared {
     fn successor(&self) -> Option<ReplicaId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let voters: BTreeSet<ReplicaId> =
-            metrics.membership_config.membership().voter_ids().collect();
+        let voters = full_voters(metrics.membership_config.membership());
         let replication = metrics.replication.as_ref()?;
         replication
             .iter()
@@ -457,10 +460,8 @@ impl Shared {
     fn preferred_successor(&self) -> Option<ReplicaId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let voter = metrics
-            .membership_config
-            .membership()
-            .voter_ids()
+        let voter = full_voters(metrics.membership_config.membership())
+            .into_iter()
             .find(|id| node_of(*id) == self.preferred && *id != self.replica)?;
         let matched = metrics
             .replication
