@@ -169,8 +169,17 @@ impl Cluster {
                 number
             });
         }
-        let first = timeout(LIMIT, waiting.join_next()).await;
-        first.expect("a leader within the limit").unwrap().unwrap()
+        let Ok(first) = timeout(LIMIT, waiting.join_next()).await else {
+            let statuses = self
+                .nodes
+                .iter()
+                .map(|(n, node)| (n, node.replica.status()));
+            panic!(
+                "none of {nodes:?} leads within the limit: {:#?}",
+                statuses.collect::<Vec<_>>()
+            );
+        };
+        first.unwrap().unwrap()
     }
 
     pub async fn leader(&self) -> NodeNumber {
