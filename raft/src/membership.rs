@@ -2,19 +2,19 @@
 //! there and none of them holds anything; a replica that comes later with an empty directory is
 //! admitted in place of the one whose directory was lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, EmptyNode};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::identity::{GroupState, ask_state};
 use crate::network::{BoxFuture, GroupQuestion, Method};
-use crate::replica::{Shared, founders};
+use crate::replica::Shared;
 use crate::types::{Membership, NodeNumber, ReplicaId, node_of, replica_id};
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -125,6 +125,14 @@ async fn form(shared: &Shared) -> Result<(), String> {
     formed.map_err(|error| error.to_string())
 }
 
+/// The members of a group that is formed anew.
+fn founders(nodes: &[NodeNumber]) -> BTreeMap<ReplicaId, EmptyNode> {
+    nodes
+        .iter()
+        .map(|node| (replica_id(*node, 0), EmptyNode::new()))
+        .collect()
+}
+
 async fn ask_admission(shared: &Shared) -> Result<(), String> {
     let mut leader = None;
     for node in shared.peers.others() {
@@ -189,7 +197,7 @@ async fn admit(
         tracing::info!(group = shared.name, node = own, "admitting a new replica");
         let added = shared
             .raft
-            .add_learner(newcomer, openraft::EmptyNode::new(), false)
+            .add_learner(newcomer, EmptyNode::new(), false)
             .await;
         added.map_err(|error| error.to_string())?;
     }

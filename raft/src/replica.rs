@@ -10,7 +10,7 @@ use gantry_storage::{LogIndex, Store};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::TransferLeaderRequest;
-use openraft::{EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -22,7 +22,7 @@ use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::state_machine::{AppliedHook, StateMachine};
 use crate::types::{
     GroupId, GroupTypes, LeaderId, LogId, NodeNumber, Outcome, Proposal, ReplicaId, completion,
-    node_of, replica_id,
+    node_of,
 };
 
 pub(crate) type Raft = openraft::Raft<GroupTypes, StateMachine>;
@@ -590,12 +590,4 @@ async fn prefer_leader(shared: Arc<Shared>) {
             return;
         }
     }
-}
-
-/// The members of a group that is formed anew.
-pub(crate) fn founders(nodes: &[NodeNumber]) -> std::collections::BTreeMap<ReplicaId, EmptyNode> {
-    nodes
-        .iter()
-        .map(|node| (replica_id(*node, 0), EmptyNode::new()))
-        .collect()
 }
