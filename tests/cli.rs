@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use self::ports::Hundred;
 
 const GANTRY: &str = env!("CARGO_BIN_EXE_gantry");
 
@@ -38,30 +41,21 @@ fn refused(arguments: &[&str]) -> (String, i32) {
     )
 }
 
-/// A hundred ports that nothing listens on; tests of one machine begin to look at different places.
-fn free_base_port() -> u16 {
-    let first = 30_000 + (std::process::id() % 20) as u16 * 100;
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let mut bases = (first..32_700).step_by(100);
-    bases.find(|base| (*base..base + 100).all(is_free)).unwrap()
-}
-
 /// `gantry dev` with one node and two groups; stopped when dropped.
 struct Dev {
     process: Child,
     data: tempfile::TempDir,
     nodes: Value,
+    _ports: Hundred,
 }
 
 impl Dev {
     fn start() -> Dev {
-        // Free ports are free only until another test of this process takes them.
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let ports = Hundred::claim();
         let data = tempfile::tempdir().unwrap();
         let mut process = Command::new(GANTRY)
             .args(["dev", "--json", "--nodes", "1", "--groups", "2"])
-            .args(["--base-port", &free_base_port().to_string(), "--data"])
+            .args(["--base-port", &ports.first.to_string(), "--data"])
             .arg(data.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -86,6 +80,7 @@ impl Dev {
             process,
             data,
             nodes,
+            _ports: ports,
         }
     }
 

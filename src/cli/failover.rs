@@ -101,7 +101,8 @@ async fn with_own_cluster(args: &FailoverArgs, progress: &mut Progress) -> Outco
         data: data.clone(),
     };
     let mut interrupts = Interrupts::listen()?;
-    let mut nodes = Nodes::start(layout.on_free_ports()?.write()?)?;
+    let (layout, _claim) = layout.on_free_ports()?;
+    let mut nodes = Nodes::start(layout.write()?)?;
     let outcome = tokio::select! {
         outcome = measure(args, &mut nodes, progress) => outcome,
         () = interrupts.next() => Err(Failure::new("interrupted")),

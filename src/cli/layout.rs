@@ -124,17 +124,27 @@ impl Layout {
         )))
     }
 
-    /// The first base port, from `base_port` on in steps of a node's ports, with all ports free.
-    pub(super) fn on_free_ports(mut self) -> Result<Layout, Failure> {
+    /// The first base port, from `base_port` on in steps of a node's ports, with all ports free; and
+    /// listeners that keep others who search from these ports, also while a node is down.
+    pub(super) fn on_free_ports(mut self) -> Result<(Layout, Vec<TcpListener>), Failure> {
         while self.check().is_ok() {
-            if self.ports().all(is_free) {
-                return Ok(self);
+            if let Some(claim) = self.claim_ports() {
+                return Ok((self, claim));
             }
             self.base_port += PORTS_OF_A_NODE;
         }
         Err(Failure::new(
             "there is no free range of ports; stop something that listens on many",
         ))
+    }
+
+    /// Whoever holds the last port of a node's hundred, which no node uses, has them all.
+    fn claim_ports(&self) -> Option<Vec<TcpListener>> {
+        let firsts = (0..self.nodes).map(|node| self.base_port + node * PORTS_OF_A_NODE);
+        let lasts = firsts.map(|first| first + (PORTS_OF_A_NODE - 1));
+        let claim = lasts.map(|last| TcpListener::bind((Ipv4Addr::LOCALHOST, last)).ok());
+        let claim = claim.collect::<Option<Vec<TcpListener>>>()?;
+        self.ports().all(is_free).then_some(claim)
     }
 
     fn config_of(&self, id: u16, data: &Path) -> ConfigFile {

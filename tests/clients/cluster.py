@@ -10,6 +10,7 @@ The command sees GANTRY_NAMESRV (all name servers, separated by ';') and GANTRY_
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ import urllib.request
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60
 STOP_DEADLINE_S = 40
-PORTS_NEEDED = 300
+PORTS_OF_A_NODE = 100
 
 
 def eventually(condition, deadline_s, what, pause_s=0.05):
@@ -48,25 +49,36 @@ def binary():
     return pathlib.Path(os.environ.get("GANTRY_BIN", REPOSITORY / "target" / "debug" / "gantry")).resolve()
 
 
-def free_base_port():
-    """First port of a range that nothing listens on."""
+def claim_ports(nodes):
+    """First port of a range that nothing listens on, and sockets that keep others who search from it.
+
+    Whoever holds the last port of a node's hundred, which no node uses, has them all; `gantry demo` and the tests of
+    the workspace keep to that too.
+    """
     asked = os.environ.get("GANTRY_BASE_PORT")
     if asked:
-        return int(asked)
-    for base in range(20000, 30000, PORTS_NEEDED):
-        if all(_bindable(port) for port in range(base, base + PORTS_NEEDED)):
-            return base
+        return int(asked), []
+    size = nodes * PORTS_OF_A_NODE
+    for base in range(20000, 30000 - size, PORTS_OF_A_NODE):
+        with contextlib.ExitStack() as held:
+            try:
+                claims = [_listen(held, base + end - 1) for end in range(PORTS_OF_A_NODE, size + 1, PORTS_OF_A_NODE)]
+                for port in range(base, base + size):
+                    if (port + 1) % PORTS_OF_A_NODE:
+                        _listen(held, port).close()
+            except OSError:
+                continue
+            held.pop_all()
+            return base, claims
     raise RuntimeError("no free range of ports between 20000 and 30000")
 
 
-def _bindable(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def _listen(held, port):
+    listener = held.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    return listener
 
 
 class Cluster:
@@ -79,12 +91,14 @@ class Cluster:
         self.json_line = ""
         self._dev = None
         self._restarted = {}
+        self._claims = []
 
     def start(self):
         """Start all nodes and wait until the command reports them ready."""
         self.data.mkdir(parents=True, exist_ok=True)
+        base_port, self._claims = claim_ports(self.node_count)
         command = [str(binary()), "dev", "--json", "--data", str(self.data / "nodes")]
-        command += ["--base-port", str(free_base_port()), "--nodes", str(self.node_count)]
+        command += ["--base-port", str(base_port), "--nodes", str(self.node_count)]
         with open(self.data / "dev.log", "ab") as log:
             self._dev = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         lines = queue.Queue()
@@ -200,6 +214,8 @@ class Cluster:
                 process.kill()
                 process.wait()
                 print(f"process {process.pid} ignored SIGTERM for {STOP_DEADLINE_S} s", file=sys.stderr)
+        for claim in self._claims:
+            claim.close()
         self._restarted.clear()
         self._dev = None
 

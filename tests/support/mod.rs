@@ -1,6 +1,8 @@
 //! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+mod ports;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use self::ports::Hundred;
+
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -23,13 +27,15 @@ pub struct OneNode {
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
     _directory: TempDir,
+    _ports: Hundred,
 }
 
 impl OneNode {
     /// Starts a node in a fresh directory; returns when its group takes writes.
     pub async fn start() -> OneNode {
         let directory = TempDir::new().unwrap();
-        let [namesrv, group, peer, http] = free_ports();
+        let ports = Hundred::claim();
+        let [namesrv, http, peer, group] = [0, 1, 3, 4].map(|nth| ports.first + nth);
         let text = format!(
             r#"
             node = 1
@@ -58,6 +64,7 @@ impl OneNode {
             stop,
             running,
             _directory: directory,
+            _ports: ports,
         };
         node.wait_until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, http)))
             .await;
@@ -148,21 +155,5 @@ impl Connection {
         self.stream.shutdown().await.unwrap();
         let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
         matches!(read.await.expect("an end in time"), Ok(0) | Err(_))
-    }
-}
-
-/// Ports that nobody listens on; two below the second one nobody does either.
-fn free_ports() -> [u16; 4] {
-    let listen = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    loop {
-        let held: Vec<TcpListener> = (0..4).map(|_| listen(0).unwrap()).collect();
-        let ports: Vec<u16> = held
-            .iter()
-            .map(|l| l.local_addr().unwrap().port())
-            .collect();
-        let ports: [u16; 4] = ports.try_into().unwrap();
-        if !ports.contains(&(ports[1] - 2)) && listen(ports[1] - 2).is_ok() {
-            return ports;
-        }
     }
 }
