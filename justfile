@@ -21,6 +21,10 @@ fix:
 test *FILTER:
     cargo test --workspace --locked {{ FILTER }}
 
+# The micro benchmarks, or those whose name contains FILTER; with --test each runs once, untimed.
+bench *FILTER:
+    cargo bench --workspace --locked --bench '*' -- {{ FILTER }}
+
 # Licenses, advisories and sources of the dependencies (cargo install cargo-deny).
 deny:
     cargo deny --locked check
