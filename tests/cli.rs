@@ -286,6 +286,221 @@ fn a_failover_loses_nothing_and_fails_nothing() {
     assert_eq!(figures["group"], "broker-a");
 }
 
+/// Runs a benchmark for a short time; its JSON line, checked for what holds of every case.
+fn bench(dev: &Dev, words: &[&str]) -> Value {
+    let pid = dev.nodes["nodes"][0]["pid"].to_string();
+    let always = [
+        "--address",
+        dev.node("namesrv"),
+        "--pid",
+        &pid,
+        "--system",
+        "here",
+        "-o",
+        "json",
+    ];
+    let line = json(&[&["bench"], words, &always].concat());
+    let number = |name: &str| {
+        line[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{name}: {line}"))
+    };
+    assert_eq!(
+        (&line["system"], &line["case"]),
+        (&Value::from("here"), &Value::from(words[0]))
+    );
+    assert!(number("messages") > 0.0, "{line}");
+    assert_eq!(
+        (number("failed"), &line["first_failure"]),
+        (0.0, &Value::Null),
+        "{line}"
+    );
+    let close = |one: f64, other: f64| (one - other).abs() <= 0.01 * one.max(other) + 0.1;
+    assert!(
+        close(number("msgs_per_s"), number("messages") / number("seconds")),
+        "{line}"
+    );
+    if line["size"].is_number() {
+        let megabytes = number("msgs_per_s") * number("size") / 1e6;
+        assert!(close(number("mb_per_s"), megabytes), "{line}");
+    }
+    let latencies = ["p50_ms", "p99_ms", "p999_ms", "max_ms"].map(number);
+    assert!(latencies[0] > 0.0 && latencies.is_sorted(), "{line}");
+    let cpu = number("server_cpu_pct") / 100.0 * number("seconds");
+    let by_message = number("cpu_us_per_msg") * number("messages") / 1e6;
+    // Percentages have one decimal, and CPU is accounted in hundredths of a second.
+    assert!((cpu - by_message).abs() < 0.01, "{line}");
+    assert!(
+        number("rss_mb") > 1.0 && number("client_cpu_pct") >= 0.0,
+        "{line}"
+    );
+    line
+}
+
+#[test]
+fn every_benchmark_measures_what_it_says() {
+    let dev = Dev::start();
+    let short = ["--duration", "500ms", "--warm-up", "100ms"];
+    let run = |words: &[&str]| bench(&dev, &[words, &short].concat());
+
+    let produced = run(&["produce", "--outstanding", "7", "--size", "100"]);
+    assert_eq!(
+        (&produced["outstanding"], &produced["size"]),
+        (&Value::from(7), &Value::from(100))
+    );
+    assert_eq!(
+        (&produced["groups"], &produced["connections"]),
+        (&Value::from(2), &Value::from(4))
+    );
+    let words = [
+        "produce", "--topic", "b", "--topics", "2", "--queues", "1", "--batch", "10",
+    ];
+    let batched = run(&[&words[..], &["--header", "rocketmq"]].concat());
+    assert_eq!(batched["messages"].as_u64().unwrap() % 10, 0);
+    assert_eq!(
+        (&batched["topics"], &batched["queues"]),
+        (&Value::from(2), &Value::from(4))
+    );
+    let many = run(&[
+        "produce",
+        "--producers",
+        "150",
+        "--outstanding",
+        "300",
+        "--group",
+        "broker-b",
+    ]);
+    assert_eq!(
+        (&many["connections"], &many["groups"]),
+        (&Value::from(150), &Value::from(1))
+    );
+
+    let read = run(&[
+        "consume",
+        "--topic",
+        "c",
+        "--fill",
+        "500",
+        "--size",
+        "64",
+        "--consumers",
+        "2",
+    ]);
+    assert_eq!(
+        (&read["messages"], &read["outstanding"]),
+        (&Value::from(500), &Value::from(8))
+    );
+    let again = run(&["consume", "--topic", "c", "--header", "rocketmq"]);
+    assert_eq!(
+        (&again["messages"], &again["size"]),
+        (&Value::from(500), &Value::Null)
+    );
+
+    let paced = run(&["latency", "--rate", "400"]);
+    let through = run(&[
+        "end-to-end",
+        "--topic",
+        "e",
+        "--rate",
+        "400",
+        "--size",
+        "16",
+    ]);
+    // Every message that was scheduled is accounted for, however late.
+    assert_eq!(
+        (&paced["messages"], &through["messages"]),
+        (&Value::from(200), &Value::from(200))
+    );
+    let calm = run(&["failover", "--group", "broker-a"]);
+    assert_eq!(calm["longest_gap_group"], "broker-a");
+    assert!(calm["longest_gap_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_benchmark_goes_on_after_a_kill() {
+    let dev = Dev::start();
+    let pid = dev.nodes["nodes"][0]["pid"].to_string();
+    let bench = Command::new(GANTRY)
+        .args([
+            "bench",
+            "failover",
+            "--address",
+            dev.node("namesrv"),
+            "--kill-pid",
+            &pid,
+        ])
+        .args([
+            "--kill-after",
+            "300ms",
+            "--warm-up",
+            "100ms",
+            "--duration",
+            "60s",
+            "-o",
+            "json",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Until then its ports and files are taken.
+    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut node = Command::new(GANTRY)
+        .args(["server", "--config"])
+        .arg(dev.data.path().join("node-1.toml"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let http = dev.node("http");
+    while !gantry(&["status", "--http", http, "--ready"])
+        .status
+        .success()
+    {
+        let ended = node.try_wait().unwrap();
+        assert!(ended.is_none(), "the node ended: {ended:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Ctrl-C ends the measurement, once all is acknowledged.
+    let bench_pid = rustix::process::Pid::from_raw(bench.id() as i32).unwrap();
+    rustix::process::kill_process(bench_pid, rustix::process::Signal::INT).unwrap();
+    let output = bench.wait_with_output().unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["failed"], 0, "{line}");
+    assert!(line["retried"].as_u64().unwrap() > 0, "{line}");
+    assert!(line["seconds"].as_f64().unwrap() < 60.0, "{line}");
+}
+
+#[test]
+fn mistakes_in_benchmarks_are_explained() {
+    let dev = Dev::start();
+    let at = ["--address", dev.node("namesrv")];
+    let refused = |words: &[&str]| refused(&[&["bench"], words, &at].concat());
+    for (words, named) in [
+        (&["produce", "--group", "broker-x"][..], "broker-a"),
+        (
+            &["produce", "--topic", "hello", "--queues", "9"],
+            "--queues",
+        ),
+        (&["produce", "--pid", "8388608"], "--pid"),
+        (&["produce", "--topic", "no blanks"], "' '"),
+        (
+            &["consume", "--topic", "few", "--consumers", "9"],
+            "8 queues",
+        ),
+        (&["latency", "--batch", "2"], "--batch"),
+    ] {
+        let (message, code) = refused(words);
+        assert!(
+            message.contains(named) && code == 2,
+            "{words:?}: {code} {message}"
+        );
+    }
+}
+
 #[test]
 fn mistakes_are_explained() {
     let directory = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{consume, dev, failover, group, send, server, status, topic};
+use super::{bench, consume, dev, failover, group, send, server, status, topic};
 use crate::client::Client;
 use crate::units;
 
@@ -40,6 +40,9 @@ enum Command {
     /// See what the cluster does when something breaks.
     #[command(subcommand)]
     Demo(DemoCommand),
+    /// Measure throughput, latency and failover of any RocketMQ.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +118,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Send(args) => send::run(args).await,
         Command::Consume(args) => consume::run(args).await,
         Command::Demo(DemoCommand::Failover(args)) => failover::run(args).await,
+        Command::Bench(command) => bench::run(command).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `server` runs a node. Data goes to standard output, everything else to standard error.
 
 mod arguments;
+mod bench;
 mod consume;
 mod dev;
 mod failover;
