@@ -38,6 +38,7 @@ pub(super) struct GroundArgs {
     /// Name servers, "host:port;host:port". Every port of a Gantry node is one.
     #[arg(
         long,
+        visible_alias = "namesrv",
         env = "NAMESRV_ADDR",
         default_value = "127.0.0.1:9876",
         value_name = "HOST:PORT;..."

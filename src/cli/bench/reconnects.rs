@@ -16,6 +16,9 @@ use crate::client::{Client, ClientError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two attempts; routes change only when a group has a leader again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// So many connections make the pause of the next ones longer by one more, so that a thousand that broke
+/// together do not keep the name servers from electing.
+const PENDING_FOR_A_PAUSE: u32 = 16;
 /// Connections that are opened at the same time.
 const OPENING_MAX: usize = 64;
 
@@ -85,6 +88,7 @@ impl Reconnects {
 
     /// Makes a connection again, however long it takes.
     pub(super) fn start(&mut self, index: usize, group: usize) {
+        let pause = RETRY_PAUSE * (1 + self.pending as u32 / PENDING_FOR_A_PAUSE);
         self.pending += 1;
         let (places, tell) = (Arc::clone(&self.places), self.tell.clone());
         self.runtime.spawn(async move {
@@ -102,7 +106,7 @@ impl Reconnects {
                     }
                     Err(error) => tracing::debug!(%error, group, "connecting again"),
                 }
-                tokio::time::sleep(RETRY_PAUSE).await;
+                tokio::time::sleep(pause).await;
             }
         });
     }
