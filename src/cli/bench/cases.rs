@@ -256,7 +256,8 @@ async fn failover_all(bench: &mut Bench, args: &FailoverArgs) -> Outcome {
             let connections = args
                 .send
                 .connections(args.outstanding.unwrap_or(1), bench.groups());
-            let outstanding = args.outstanding.unwrap_or(connections);
+            // With fewer, all of them would end up waiting for the group that has no leader.
+            let outstanding = args.outstanding.unwrap_or(0).max(connections);
             let figures = Figures {
                 connections,
                 ..sending(bench, ("failover", run), &args.send, (size, outstanding))

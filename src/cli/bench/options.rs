@@ -201,7 +201,7 @@ pub(crate) struct FailoverArgs {
     pub(super) ground: GroundArgs,
     #[command(flatten)]
     pub(super) send: SendArgs,
-    /// Requests under way over all connections. Default: one for each connection.
+    /// Requests under way over all connections; by default and at least one for each connection.
     #[arg(long, value_parser = count, value_name = "N")]
     pub(super) outstanding: Option<usize>,
     /// Process that is killed with SIGKILL. Default: kill one yourself while this runs.
