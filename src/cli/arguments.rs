@@ -84,7 +84,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Runs the program: reads the arguments, does what they say, reports the outcome as an exit code.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        // The writers of the logs and the kernel's network and disk work want the other half. More
+        // workers wake each other for nothing (docs/performance.md).
+        .worker_threads((cores / 2).max(1))
         .enable_all()
         .build()
     {

@@ -71,6 +71,7 @@ async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bool, 
             max_bytes: 1,
             filter: &|_| true,
             store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+            may_wait: true,
         })
     });
     let first = first.await?;

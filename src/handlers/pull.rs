@@ -8,6 +8,7 @@ use bytes::Bytes;
 use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
+use gantry_storage::error::ReadError;
 use gantry_storage::tables::{PERM_READ, Topic};
 use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
 use tokio::time::{Instant, timeout_at};
@@ -24,10 +25,6 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of one answer when the client does not say.
 const BYTES_DEFAULT: usize = 256 * 1024;
-
-/// This close to the end of its queue a message is in memory or in the page cache; what lies further
-/// back is read on a thread that may wait for the disk.
-const HOT_MESSAGES: u64 = 4096;
 
 /// The longest that a pull waits; clients give up after 30 s.
 const PARK_MAX: Duration = Duration::from_secs(25);
@@ -217,6 +214,7 @@ async fn read(
     }
 }
 
+/// From memory at once; what only the disk has is read on a thread that may wait for it.
 async fn read_once(
     broker: &Broker,
     group: &Arc<Group>,
@@ -234,7 +232,7 @@ async fn read_once(
     };
     let offset = QueueOffset::new(wanted.offset.max(0) as u64);
     let (max_messages, max_bytes) = (wanted.max_messages, wanted.max_bytes);
-    let read = move || {
+    let read = move |may_wait| {
         let matches = |code: i64| tags.as_ref().is_none_or(|tags| tags.contains(&code));
         store.read_queue(&ReadRequest {
             key,
@@ -243,18 +241,15 @@ async fn read_once(
             max_bytes,
             filter: &matches,
             store_host,
+            may_wait,
         })
     };
-    let next = group
-        .store
-        .queue_bounds(key)
-        .map_or(0, |bounds| bounds.next.get());
-    let result = if next <= offset.get() + HOT_MESSAGES {
-        read()
-    } else {
-        let joined = tokio::task::spawn_blocking(read).await;
-        joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?
-    };
+    let mut result = read(false);
+    if matches!(result, Err(ReadError::NotInMemory)) {
+        let joined = tokio::task::spawn_blocking(move || read(true)).await;
+        result =
+            joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
+    }
     result.map_err(|error| {
         tracing::error!(group = group.name, %error, "reading a queue failed");
         Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())

@@ -159,6 +159,9 @@ pub enum ReadError {
         /// What is wrong there.
         reason: String,
     },
+    /// The caller does not want to wait for the disk, which alone has the answer.
+    #[error("not in memory")]
+    NotInMemory,
     /// The disk refused.
     #[error("read {}: {source}", path.display())]
     Io {

@@ -7,15 +7,19 @@
 //! an error.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 
-/// Most buffers that Linux takes in one vectored write.
-const VECTORS_MAX: usize = 1024;
+/// What goes past the page cache is written in whole blocks of this size; bytes. No device that Linux
+/// knows of needs larger ones.
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// Size and free space of the volume that holds a directory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +36,9 @@ pub trait File: Send + Sync {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file, 0 beyond it.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of `buf` at `offset`, growing the file if needed. In the page cache when it returns.
+    /// Writes all of `buf` at `offset`, growing the file if needed. In the page cache when it returns, or
+    /// on the device if the file was opened with [`open_direct`](FileSystem::open_direct).
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
-
-    /// Writes all buffers one after the other, starting at `offset`. In the page cache when it returns.
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
 
     /// Makes the contents and the length durable. After an error the state of what was written before is
     /// unknown for ever; calling again proves nothing.
@@ -51,6 +53,15 @@ pub trait File: Send + Sync {
 
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
+
+    /// Like [`read_exact_at`](File::read_exact_at), but only if the bytes are in memory: `WouldBlock` if the
+    /// device would have to be waited for.
+    fn read_exact_now_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buf, offset)
+    }
+
+    /// These bytes will be read soon: lets the file system fetch them meanwhile. Does not wait.
+    fn will_read(&self, _offset: u64, _len: u64) {}
 
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
@@ -75,6 +86,13 @@ pub trait File: Send + Sync {
 pub trait FileSystem: Send + Sync {
     /// Opens an existing file for reading and writing; `NotFound` if there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens an existing file like [`open`](FileSystem::open), for large or many writes that nobody reads
+    /// soon: whole blocks from memory that is aligned to a block go past the page cache where the file
+    /// system can do that. Everything else is as with `open`.
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
+    }
 
     /// Creates an empty file, or empties the existing one, and opens it for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -112,7 +130,18 @@ pub struct RealFs;
 impl FileSystem for RealFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile { file, direct: None }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let direct = match open_past_page_cache(path) {
+            Ok(direct) => Some(direct),
+            // Some file systems cannot; some say so only when something is read or written.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Arc::new(RealFile { file, direct }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -122,7 +151,7 @@ impl FileSystem for RealFs {
             .create(true)
             .truncate(true)
             .open(path)?;
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile { file, direct: None }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -171,9 +200,39 @@ impl FileSystem for RealFs {
     }
 }
 
+fn open_past_page_cache(path: &Path) -> io::Result<fs::File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(path)?;
+    let mut memory = vec![0; 2 * BLOCK_BYTES as usize];
+    let skip = memory.as_ptr().align_offset(BLOCK_BYTES as usize);
+    let block = &mut memory[skip..skip + BLOCK_BYTES as usize];
+    rustix::io::retry_on_intr(|| rustix::io::pread(file.as_fd(), &mut *block, 0))?;
+    Ok(file)
+}
+
 /// One file of the operating system.
 struct RealFile {
     file: fs::File,
+    /// Opened past the page cache. The kernel keeps the two consistent: a write here drops the pages that
+    /// hold the same bytes.
+    direct: Option<fs::File>,
+}
+
+impl RealFile {
+    /// The descriptor to write this through.
+    fn writer_of(&self, buf: &[u8], offset: u64) -> BorrowedFd<'_> {
+        let block = BLOCK_BYTES as usize;
+        let whole = offset.is_multiple_of(BLOCK_BYTES)
+            && buf.len().is_multiple_of(block)
+            && buf.as_ptr().align_offset(block) == 0;
+        match &self.direct {
+            Some(direct) if whole => direct.as_fd(),
+            _ => self.file.as_fd(),
+        }
+    }
 }
 
 impl File for RealFile {
@@ -183,7 +242,7 @@ impl File for RealFile {
             match rustix::io::pread(self.file.as_fd(), &mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -191,25 +250,14 @@ impl File for RealFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.write_vectored_at(&[IoSlice::new(buf)], offset)
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut at = offset;
-        for group in bufs.chunks(VECTORS_MAX) {
-            let mut owned = group.to_vec();
-            let mut rest = owned.as_mut_slice();
-            IoSlice::advance_slices(&mut rest, 0);
-            while !rest.is_empty() {
-                match rustix::io::pwritev(self.file.as_fd(), rest, at) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(count) => {
-                        at += count as u64;
-                        IoSlice::advance_slices(&mut rest, count);
-                    }
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        let mut done = 0;
+        while done < buf.len() {
+            let (rest, at) = (&buf[done..], offset + done as u64);
+            match rustix::io::pwrite(self.writer_of(rest, at), rest, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -226,7 +274,7 @@ impl File for RealFile {
         match rustix::fs::fallocate(self.file.as_fd(), FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             // Some file systems cannot reserve; a longer sparse file is the best there is on them.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
+            Err(Errno::OPNOTSUPP) => {
                 if self.len()? < len {
                     self.set_len(len)?;
                 }
@@ -243,6 +291,29 @@ impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
+
+    fn read_exact_now_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let wanted = buf.len();
+        let mut bufs = [IoSliceMut::new(buf)];
+        let flags = ReadWriteFlags::NOWAIT;
+        let read = rustix::io::preadv2(self.file.as_fd(), &mut bufs, offset, flags);
+        match read {
+            Ok(count) if count == wanted => Ok(()),
+            // Half in memory, or a file system that cannot tell.
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        let len = NonZeroU64::new(len);
+        let advised = rustix::fs::fadvise(self.file.as_fd(), offset, len, Advice::WillNeed);
+        if let Err(error) = advised {
+            tracing::debug!(%error, "reading ahead was not possible");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -251,18 +322,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vectored_write_of_more_buffers_than_the_kernel_takes_is_whole() {
+    fn what_goes_past_the_page_cache_is_what_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let file = RealFs.create(&path).unwrap();
-        let pieces: Vec<Vec<u8>> = (0..2500u32).map(|n| n.to_le_bytes().to_vec()).collect();
-        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
-        slices.insert(3, IoSlice::new(&[]));
-        file.write_vectored_at(&slices, 5).unwrap();
-        assert_eq!(file.len().unwrap(), 5 + 10_000);
-        let mut back = vec![0; 10_000];
-        file.read_exact_at(&mut back, 5).unwrap();
-        assert_eq!(back, pieces.concat());
+        RealFs.create(&path).unwrap().allocate(64 << 10).unwrap();
+        let file = RealFs.open_direct(&path).unwrap();
+        let mut memory = vec![7; 4 * BLOCK_BYTES as usize];
+        let skip = memory.as_ptr().align_offset(BLOCK_BYTES as usize);
+        let mut back = vec![0; 2 * BLOCK_BYTES as usize];
+        for round in 1..4u8 {
+            // Now in the page cache, which must not outlive the next write.
+            file.read_exact_at(&mut back, BLOCK_BYTES).unwrap();
+            memory.fill(round);
+            let blocks = &memory[skip..skip + 2 * BLOCK_BYTES as usize];
+            file.write_all_at(blocks, BLOCK_BYTES).unwrap();
+            file.write_all_at(b"odd", BLOCK_BYTES + 5).unwrap();
+            file.read_exact_at(&mut back, BLOCK_BYTES).unwrap();
+            assert_eq!((&back[5..8], back[8], back[4]), (&b"odd"[..], round, round));
+        }
     }
 
     #[test]

@@ -438,6 +438,7 @@ impl Node {
             max_bytes: 1 << 20,
             filter: &|_| true,
             store_host: "192.0.2.9:1".parse().unwrap(),
+            may_wait: true,
         };
         let read = self.store.read_queue(&request).unwrap();
         assert_eq!(read.status, ReadStatus::Found, "{key:?} {offset}: {read:?}");

@@ -1,7 +1,7 @@
 //! A leader whose own disk is slow counts as one that has not written: it commits with the others, or not at
 //! all. (openraft #2118: a new leader counted its log as flushed before it was.)
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -129,10 +129,6 @@ impl File for SlowFile {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.file.write_vectored_at(bufs, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -117,6 +117,7 @@ fn pull(bencher: Bencher, store: &Store, queues: u16) {
                 max_bytes: 1 << 20,
                 filter: &|_| true,
                 store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911),
+                may_wait: true,
             };
             let read = store.read_queue(&request).expect("the queue is whole");
             assert_eq!(read.count, PULL_MESSAGES);

@@ -9,6 +9,7 @@
 //! alone, so that physical offsets are equal on all replicas. `format` has the bytes, `recovery` says what
 //! survives a crash, `mark` why a torn tail and damage are told apart.
 
+mod blocks;
 mod cursor;
 mod format;
 mod group;

@@ -3,6 +3,7 @@
 //! A read from disk does not hold the lock. Whether the bytes may have been removed or replaced meanwhile is
 //! found out afterwards, by the epoch of the view; if so the read starts over.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use super::view::{Segment, View};
 use crate::error::ReadError;
 use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
+
+/// Fetched from the disk with bytes that had to be waited for.
+const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// Payload read at once by `verify_segment`; bytes.
 const VERIFY_BYTES: usize = 1 << 20;
@@ -137,11 +141,16 @@ impl CommitLog {
     /// `len` bytes at `offset`, which must lie inside the payload of one record. Recent ones are a slice of
     /// memory, others are read from disk without checking the CRC of the whole record. The range is not
     /// trusted: outside of the log it is an error; inside of the log but on no payload, it may give
-    /// any bytes of the log.
+    /// any bytes of the log. `may_wait` says whether the disk may be waited for.
     ///
     /// # Errors
-    /// `Purged`, `NotFound`, `Io`.
-    pub fn read_bytes(&self, offset: PhysicalOffset, len: usize) -> Result<Bytes, ReadError> {
+    /// `Purged`, `NotFound`, `NotInMemory`, `Io`.
+    pub fn read_bytes(
+        &self,
+        offset: PhysicalOffset,
+        len: usize,
+        may_wait: bool,
+    ) -> Result<Bytes, ReadError> {
         loop {
             let state = self.shared.lock();
             let view = &state.view;
@@ -155,11 +164,22 @@ impl CommitLog {
             let (base, epoch) = (segment.base, view.epoch);
             drop(state);
             let mut buffer = vec![0; len];
-            let read = file.read_exact_at(&mut buffer, offset.get() - base.get());
-            if self.shared.lock().view.epoch == epoch {
-                read.map_err(|error| self.read_error(base, RangeError::Io(error)))?;
-                return Ok(Bytes::from(buffer));
+            let at = offset.get() - base.get();
+            let read = if may_wait {
+                // Whoever reads here is likely to go on.
+                file.will_read(at, READ_AHEAD_BYTES);
+                file.read_exact_at(&mut buffer, at)
+            } else {
+                file.read_exact_now_at(&mut buffer, at)
+            };
+            if self.shared.lock().view.epoch != epoch {
+                continue;
             }
+            return match read {
+                Ok(()) => Ok(Bytes::from(buffer)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ReadError::NotInMemory),
+                Err(error) => Err(self.read_error(base, RangeError::Io(error))),
+            };
         }
     }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blocks::Blocks;
 use super::cursor::{Cursor, Expected, Step, Stop};
 use super::format::segment_base;
 use super::hard_state::HardState;
@@ -74,7 +75,7 @@ pub(crate) fn recover(
             sidecar::remove(&*fs, dir, base);
         }
     }
-    files.active = reopen_active(&view, end, &config, dir)?;
+    files.active = reopen_active(&*fs, &view, end, &config, dir)?;
     let marked_end = mark.end();
     mark.synced = end;
     mark.purged = view.purged;
@@ -186,23 +187,28 @@ fn remove_others(
 }
 
 fn reopen_active(
+    fs: &dyn FileSystem,
     view: &View,
     end: LogStart,
     config: &LogConfig,
     dir: &Path,
 ) -> Result<Option<Active>, OpenError> {
     let base = segment_base(end.next_offset, config.segment_bytes);
-    let Some(segment) = view.segment_at(base) else {
+    if view.segment_at(base).is_none() {
         return Ok(None);
-    };
-    let file = segment.file.clone().expect("recovery opened the file");
+    }
     let path = segment_path(dir, base);
+    let file = fs
+        .open_direct(&path)
+        .map_err(OpenError::io("open", &path))?;
     if file.len().map_err(OpenError::io("measure", &path))? < config.segment_bytes {
         file.allocate(config.segment_bytes)
             .map_err(OpenError::io("allocate", &path))?;
         file.sync_data().map_err(OpenError::io("sync", &path))?;
     }
-    Ok(Some(Active { base, file }))
+    let blocks = Blocks::at(&*file, end.next_offset.get() - base.get())
+        .map_err(OpenError::io("read", &path))?;
+    Ok(Some(Active { base, file, blocks }))
 }
 
 /// The walk over the segments.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::segment::{SPARE_SUFFIX, TEMPORARY_SUFFIX, segment_path};
 use super::sidecar;
 use crate::error::{LogError, OpenError};
-use crate::fs::{File, FileSystem};
+use crate::fs::{BLOCK_BYTES, File, FileSystem};
 use crate::position::PhysicalOffset;
 
 /// Zeros written at once while a file is prepared; bytes.
@@ -106,10 +106,11 @@ impl Spares {
 
     fn make_zeroed(&self, path: &Path) -> Result<(), LogError> {
         let file = self.make(path)?;
-        let zeros = vec![0; ZEROS_BYTES.min(self.segment_bytes) as usize];
+        let memory = vec![0; (ZEROS_BYTES.min(self.segment_bytes) + BLOCK_BYTES) as usize];
+        let zeros = &memory[memory.as_ptr().align_offset(BLOCK_BYTES as usize)..];
         let mut at = 0;
         while at < self.segment_bytes {
-            let len = (self.segment_bytes - at).min(zeros.len() as u64);
+            let len = (self.segment_bytes - at).min(ZEROS_BYTES);
             file.write_all_at(&zeros[..len as usize], at)
                 .map_err(LogError::allocating("write", path))?;
             at += len;
@@ -121,6 +122,7 @@ impl Spares {
         let file = self
             .fs
             .create(path)
+            .and_then(|_| self.fs.open_direct(path))
             .map_err(LogError::allocating("create", path))?;
         file.allocate(self.segment_bytes)
             .map_err(LogError::allocating("allocate", path))?;
@@ -138,7 +140,7 @@ impl Spares {
                     .rename(&spare, &path)
                     .map_err(LogError::poison("rename", &spare))?;
                 self.fs
-                    .open(&path)
+                    .open_direct(&path)
                     .map_err(LogError::poison("open", &path))?
             }
             None => {

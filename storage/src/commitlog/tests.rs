@@ -119,7 +119,7 @@ impl Open {
             let payload = &located.record.payload;
             let bytes = self
                 .log
-                .read_bytes(located.payload_offset(), payload.len())
+                .read_bytes(located.payload_offset(), payload.len(), true)
                 .unwrap();
             assert_eq!(&bytes, payload);
         }
@@ -268,7 +268,7 @@ fn bad_offsets_are_refused() {
             Err(ReadError::NotFound { .. })
         ));
         assert!(matches!(
-            open.log.read_bytes(at, 8),
+            open.log.read_bytes(at, 8, true),
             Err(ReadError::NotFound { .. })
         ));
     }
@@ -276,7 +276,9 @@ fn bad_offsets_are_refused() {
         open.log.record_at(PhysicalOffset::new(8)),
         Err(ReadError::NotFound { .. })
     ));
-    let huge = open.log.read_bytes(PhysicalOffset::new(80), usize::MAX);
+    let huge = open
+        .log
+        .read_bytes(PhysicalOffset::new(80), usize::MAX, true);
     assert!(matches!(huge, Err(ReadError::NotFound { .. })));
 }
 
@@ -389,7 +391,7 @@ fn purging_moves_the_start_and_reuses_files() {
         Err(ReadError::Purged { .. })
     ));
     assert!(matches!(
-        open.log.read_bytes(segments[1].base, 8),
+        open.log.read_bytes(segments[1].base, 8, true),
         Err(ReadError::Purged { .. })
     ));
     assert!(

@@ -10,12 +10,12 @@
 //! (and directories, when the log rolls), sync, vote, sync, mark. A write or sync that fails is never tried
 //! again: what the device did with it is unknown, so the log closes and everything queued gets the error.
 
-use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::blocks::Blocks;
 use super::format::{Header, LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES, segment_base};
 use super::group::{Alone, Group};
 use super::hard_state::HardState;
@@ -57,6 +57,7 @@ pub(crate) struct WriterFiles {
 pub(crate) struct Active {
     pub base: PhysicalOffset,
     pub file: Arc<dyn File>,
+    pub blocks: Blocks,
 }
 
 /// Owner of all files of a log. See [`CommitLog::open`](super::CommitLog::open).
@@ -217,11 +218,11 @@ impl Writer {
         let base_of = |located: &Located| segment_base(located.offset, segment_bytes);
         for run in records.chunk_by(|left, right| base_of(left) == base_of(right)) {
             let base = base_of(&run[0]);
-            let active = match self.active.take() {
+            let mut active = match self.active.take() {
                 Some(active) if active.base == base => active,
                 previous => self.roll(previous, base, &run[0])?,
             };
-            let written = self.write_run(&active, run);
+            let written = self.write_run(&mut active, run);
             self.active = Some(active);
             written?;
         }
@@ -235,15 +236,16 @@ impl Writer {
         base: PhysicalOffset,
         next: &Located,
     ) -> Result<Active, LogError> {
-        if let Some(old) = previous {
+        if let Some(mut old) = previous {
             let at = self.end.next_offset.get() - old.base.get();
             let rest = self.shared.config.segment_bytes - at;
             let path = segment_path(&self.shared.dir, old.base);
             if rest >= RECORD_HEADER_BYTES as u64 {
                 let filler =
                     Header::filler(self.end.next_offset, &next.record, self.end.last_tag).encode();
-                old.file
-                    .write_all_at(&filler, at)
+                old.blocks
+                    .push(&*old.file, &filler)
+                    .and_then(|()| old.blocks.write(&*old.file))
                     .map_err(LogError::poison("write", &path))?;
             }
             // In front of everything in the new file, so that the log has no hole whatever happens.
@@ -256,13 +258,20 @@ impl Writer {
         }
         let file = self.shared.spares.take(base)?;
         self.shared.lock().view.attach(base, file.clone());
-        Ok(Active { base, file })
+        let path = segment_path(&self.shared.dir, base);
+        let at = next.offset.get() - base.get();
+        let blocks = Blocks::at(&*file, at).map_err(LogError::poison("read", &path))?;
+        Ok(Active { base, file, blocks })
     }
 
-    /// Writes records that are adjacent in one segment with a single vectored write.
-    fn write_run(&mut self, active: &Active, run: &[Located]) -> Result<(), LogError> {
-        let mut headers = Vec::with_capacity(run.len());
+    /// Writes records that are adjacent in one segment, together.
+    fn write_run(&mut self, active: &mut Active, run: &[Located]) -> Result<(), LogError> {
         let mut end = self.end;
+        let Active { base, file, blocks } = active;
+        let poison = |error| {
+            let path = segment_path(&self.shared.dir, *base);
+            LogError::poison("write", &path)(error)
+        };
         for located in run {
             let record = &located.record;
             let expected = end
@@ -273,28 +282,18 @@ impl Writer {
                 "record {} written after {:?}",
                 record.index, end.last_index
             );
-            headers.push(Header::of(located, end.last_tag).encode());
+            let header = Header::of(located, end.last_tag).encode();
+            let padding = record.encoded_len() as usize - header.len() - record.payload.len();
+            for part in [&header[..], &record.payload, &PADDING[..padding]] {
+                blocks.push(&**file, part).map_err(poison)?;
+            }
             end = LogStart {
                 last_index: Some(record.index),
                 last_tag: record.tag,
                 next_offset: located.end_offset(),
             };
         }
-        let mut slices = Vec::with_capacity(run.len() * 3);
-        for (header, located) in headers.iter().zip(run) {
-            let payload = &located.record.payload;
-            let padding = located.record.encoded_len() as usize - header.len() - payload.len();
-            slices.push(IoSlice::new(header));
-            slices.push(IoSlice::new(payload));
-            slices.push(IoSlice::new(&PADDING[..padding]));
-        }
-        let at = run[0].offset.get() - active.base.get();
-        active
-            .file
-            .write_vectored_at(&slices, at)
-            .map_err(|error| {
-                LogError::poison("write", &segment_path(&self.shared.dir, active.base))(error)
-            })?;
+        blocks.write(&**file).map_err(poison)?;
         self.data_dirty_since
             .get_or_insert_with(|| self.shared.config.clock.now());
         self.end = end;
@@ -447,7 +446,11 @@ impl Writer {
         let file = match active {
             Some(active) if active.base == base => active.file,
             // Not asked from the view, which may be ahead of the disk.
-            _ => match self.shared.fs.open(&segment_path(&self.shared.dir, base)) {
+            _ => match self
+                .shared
+                .fs
+                .open_direct(&segment_path(&self.shared.dir, base))
+            {
                 Ok(file) => file,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => {
@@ -463,7 +466,9 @@ impl Writer {
             .and_then(|()| file.sync_data())
             .map_err(LogError::poison("truncate", &path))?;
         self.count_syncs(1);
-        self.active = Some(Active { base, file });
+        let blocks = Blocks::at(&*file, kept_end.get() - base.get())
+            .map_err(LogError::poison("read", &path))?;
+        self.active = Some(Active { base, file, blocks });
         Ok(())
     }
 

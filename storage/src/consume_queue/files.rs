@@ -56,12 +56,14 @@ impl QueueFiles {
         })
     }
 
-    /// Reads `count` units from `from`, all of which must have been written.
+    /// Reads `count` units from `from`, all of which must have been written. `WouldBlock` if the disk would
+    /// have to be waited for and `may_wait` is false.
     pub(crate) fn read(
         &self,
         key: QueueKey,
         from: QueueOffset,
         count: usize,
+        may_wait: bool,
     ) -> io::Result<Vec<Unit>> {
         let mut units = Vec::with_capacity(count);
         let mut at = from.get();
@@ -70,8 +72,13 @@ impl QueueFiles {
             let (number, slot) = (at / UNITS_PER_FILE, at % UNITS_PER_FILE);
             let here = (UNITS_PER_FILE - slot).min(end - at);
             let mut bytes = vec![0; here as usize * UNIT_BYTES];
-            self.file((key, number))?
-                .read_exact_at(&mut bytes, slot * UNIT_BYTES as u64)?;
+            let file = self.file((key, number))?;
+            let place = slot * UNIT_BYTES as u64;
+            if may_wait {
+                file.read_exact_at(&mut bytes, place)?;
+            } else {
+                file.read_exact_now_at(&mut bytes, place)?;
+            }
             let (chunks, _) = bytes.as_chunks::<UNIT_BYTES>();
             units.extend(chunks.iter().map(Unit::decode));
             at += here;
@@ -276,7 +283,7 @@ mod tests {
         files.write(&pending(first, 6)).unwrap();
         files.sync().unwrap();
         let from = QueueOffset::new(first + 1);
-        let units = files.read(KEY, from, 4).unwrap();
+        let units = files.read(KEY, from, 4, true).unwrap();
         assert_eq!(units, pending(first + 1, 4).units);
         assert!(
             files
@@ -284,7 +291,7 @@ mod tests {
                 .unwrap()
         );
         assert!(!files.cover(KEY, from, QueueOffset::new(first + 7)).unwrap());
-        assert!(files.read(KEY, from, 9).is_err());
+        assert!(files.read(KEY, from, 9, true).is_err());
     }
 
     #[test]
@@ -297,7 +304,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             files
-                .read(KEY, QueueOffset::new(UNITS_PER_FILE - 1), 1)
+                .read(KEY, QueueOffset::new(UNITS_PER_FILE - 1), 1, true)
                 .unwrap()
                 .len(),
             1
@@ -307,14 +314,18 @@ mod tests {
             .unwrap();
         assert!(
             files
-                .read(KEY, QueueOffset::new(UNITS_PER_FILE - 1), 1)
+                .read(KEY, QueueOffset::new(UNITS_PER_FILE - 1), 1, true)
                 .is_err()
         );
-        assert!(files.read(KEY, QueueOffset::new(UNITS_PER_FILE), 1).is_ok());
+        assert!(
+            files
+                .read(KEY, QueueOffset::new(UNITS_PER_FILE), 1, true)
+                .is_ok()
+        );
         files.retain(|_| false).unwrap();
         assert!(
             files
-                .read(KEY, QueueOffset::new(UNITS_PER_FILE), 1)
+                .read(KEY, QueueOffset::new(UNITS_PER_FILE), 1, true)
                 .is_err()
         );
     }

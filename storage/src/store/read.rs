@@ -30,6 +30,8 @@ pub struct ReadRequest<'a> {
     pub filter: &'a dyn Fn(i64) -> bool,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,
+    /// Whether the disk may be waited for.
+    pub may_wait: bool,
 }
 
 /// How a read went. `next_offset` of the answer depends on it.
@@ -83,19 +85,34 @@ impl Store {
     /// Reads messages of a queue. Copies them once; recent ones come from memory.
     ///
     /// # Errors
-    /// The disk refuses, or a queue's files do not point at messages (delete them, they come back).
+    /// `NotInMemory` if the request does not want to wait; the disk refuses, or a queue's files do not point
+    /// at messages (delete them, they come back).
     pub fn read_queue(&self, request: &ReadRequest<'_>) -> Result<QueueRead, ReadError> {
-        let scan = request.max_messages.max(SCAN_UNITS_MIN);
-        let found = match self.units(request.key, request.offset, scan)? {
+        let mut scan = request.max_messages.max(1);
+        let found = match self.units((request.key, request.offset), scan, request.may_wait)? {
             Ok(found) => found,
             Err(nothing) => return Ok(nothing),
         };
-        let (spans, next_offset) = select(request, &found.units);
+        let mut selection = Selection::from(request.offset);
+        let mut units = found.units;
+        loop {
+            selection.take(request, &units);
+            if selection.full || units.len() < scan || selection.seen >= SCAN_UNITS_MIN {
+                break;
+            }
+            scan = SCAN_UNITS_MIN;
+            let more = self.units((request.key, selection.next_offset), scan, request.may_wait)?;
+            let Ok(more) = more else { break };
+            units = more.units;
+        }
+        let Selection {
+            spans, next_offset, ..
+        } = selection;
         let matched = !spans.is_empty();
         let mut body = BytesMut::with_capacity(spans.iter().map(|span| span.len).sum());
         let mut count = 0;
         for span in &spans {
-            count += self.append_span(span, request.store_host, &mut body)?;
+            count += self.append_span(span, request, &mut body)?;
         }
         let status = match (count, matched) {
             (0, false) => ReadStatus::NoMatched,
@@ -114,9 +131,9 @@ impl Store {
     /// Up to `max` units from `offset`, at least one, or the answer that there are none.
     fn units(
         &self,
-        key: QueueKey,
-        offset: QueueOffset,
+        (key, offset): (QueueKey, QueueOffset),
         max: usize,
+        may_wait: bool,
     ) -> Result<Result<Units, QueueRead>, ReadError> {
         loop {
             let state = self.state();
@@ -137,7 +154,7 @@ impl Store {
                     units: tail,
                 }));
             }
-            let read = self.queue_files.read(key, offset, from_files);
+            let read = self.queue_files.read(key, offset, from_files, may_wait);
             if self.state().epoch != epoch {
                 continue;
             }
@@ -153,7 +170,7 @@ impl Store {
         key: QueueKey,
         offset: QueueOffset,
     ) -> Result<Option<Unit>, ReadError> {
-        let units = self.units(key, offset, 1)?;
+        let units = self.units((key, offset), 1, true)?;
         Ok(units.ok().and_then(|found| found.units.first().copied()))
     }
 
@@ -161,10 +178,11 @@ impl Store {
     fn append_span(
         &self,
         span: &Span,
-        store_host: SocketAddrV4,
+        request: &ReadRequest<'_>,
         body: &mut BytesMut,
     ) -> Result<usize, ReadError> {
-        let bytes = match self.log.read_bytes(span.offset, span.len) {
+        let may_wait = request.may_wait;
+        let bytes = match self.log.read_bytes(span.offset, span.len, may_wait) {
             Ok(bytes) => bytes,
             Err(ReadError::Purged { .. }) => return Ok(0),
             Err(error) => return Err(error),
@@ -175,7 +193,7 @@ impl Store {
         for (queue_offset, size) in &span.messages {
             let offset = span.offset.plus(at as u64);
             let message = &mut body[start + at..start + at + size];
-            if let Err(error) = message::patch(message, *queue_offset, offset, store_host) {
+            if let Err(error) = message::patch(message, *queue_offset, offset, request.store_host) {
                 return Err(self.queue_error(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("a unit points at byte {offset} of the log: {error}"),
@@ -187,6 +205,9 @@ impl Store {
     }
 
     fn queue_error(&self, error: io::Error) -> ReadError {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return ReadError::NotInMemory;
+        }
         ReadError::Io {
             path: self.dir.join(super::open::QUEUES_DIR),
             source: Arc::new(error),
@@ -219,36 +240,62 @@ fn outside(bounds: Option<QueueBounds>, offset: QueueOffset) -> Option<QueueRead
 }
 
 /// The messages to return, and where to go on.
-fn select(request: &ReadRequest<'_>, units: &[Unit]) -> (Vec<Span>, QueueOffset) {
-    let mut spans: Vec<Span> = Vec::new();
-    let (mut count, mut bytes) = (0, 0);
-    let mut offset = request.offset;
-    for unit in units {
-        if (request.filter)(unit.tags_code) {
-            let size = unit.size as usize;
-            let full = count >= request.max_messages || bytes + size > request.max_bytes;
-            if count > 0 && full {
-                break;
-            }
-            count += 1;
-            bytes += size;
-            match spans.last_mut() {
-                // Between two records there is always a header: what is adjacent is in one record.
-                Some(span) if span.offset.plus(span.len as u64) == unit.offset => {
-                    span.len += size;
-                    span.messages.push((offset, size));
-                }
-                _ => {
-                    let messages = vec![(offset, size)];
-                    spans.push(Span {
-                        offset: unit.offset,
-                        len: size,
-                        messages,
-                    });
-                }
-            }
+struct Selection {
+    spans: Vec<Span>,
+    count: usize,
+    bytes: usize,
+    /// Units looked at.
+    seen: usize,
+    next_offset: QueueOffset,
+    /// No more messages may be added.
+    full: bool,
+}
+
+impl Selection {
+    fn from(offset: QueueOffset) -> Self {
+        Selection {
+            spans: Vec::new(),
+            count: 0,
+            bytes: 0,
+            seen: 0,
+            next_offset: offset,
+            full: false,
         }
-        offset = offset.next();
     }
-    (spans, offset)
+
+    /// Looks at the units that come next.
+    fn take(&mut self, request: &ReadRequest<'_>, units: &[Unit]) {
+        for unit in units {
+            if (request.filter)(unit.tags_code) {
+                let size = unit.size as usize;
+                let larger = self.bytes + size > request.max_bytes;
+                if self.count > 0 && (self.count >= request.max_messages || larger) {
+                    self.full = true;
+                    return;
+                }
+                self.add(unit.offset, size);
+            }
+            self.seen += 1;
+            self.next_offset = self.next_offset.next();
+        }
+        self.full = self.count >= request.max_messages.max(1);
+    }
+
+    fn add(&mut self, offset: PhysicalOffset, size: usize) {
+        self.count += 1;
+        self.bytes += size;
+        let message = (self.next_offset, size);
+        match self.spans.last_mut() {
+            // Between two records there is always a header: what is adjacent is in one record.
+            Some(span) if span.offset.plus(span.len as u64) == offset => {
+                span.len += size;
+                span.messages.push(message);
+            }
+            _ => self.spans.push(Span {
+                offset,
+                len: size,
+                messages: vec![message],
+            }),
+        }
+    }
 }

@@ -204,7 +204,7 @@ impl Store {
 
     /// Bytes of the log; `None` if they are not there.
     fn bytes_at(&self, offset: PhysicalOffset, len: usize) -> Result<Option<Bytes>, ReadError> {
-        match self.log.read_bytes(offset, len) {
+        match self.log.read_bytes(offset, len, true) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(ReadError::Purged { .. } | ReadError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

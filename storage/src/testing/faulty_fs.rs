@@ -1,6 +1,6 @@
 //! The file system in front of the disk: records and fails.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -282,13 +282,9 @@ impl File for FaultyFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.write_vectored_at(&[IoSlice::new(buf)], offset)
-    }
-
-    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut disk = self.fs.lock();
         let inode = self.inode;
-        let mut bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let mut bytes = buf.to_vec();
         let number = disk.writes;
         disk.writes += 1;
         let fault = disk.fault(|fault| match fault {

@@ -176,6 +176,7 @@ fn filters_and_limits_decide_what_a_read_returns() {
             max_bytes,
             filter,
             store_host: HOST,
+            may_wait: true,
         };
         let read = rig.store.read_queue(&request).unwrap();
         (read.status, read.count, read.next_offset.get())

@@ -113,6 +113,7 @@ impl Group {
                 max_bytes: 1,
                 filter: &|_| true,
                 store_host: HOST,
+                may_wait: true,
             };
             let read = self.store.read_queue(&request).unwrap();
             assert_eq!(read.status, ReadStatus::Found, "{key:?} at {offset}");

@@ -181,6 +181,7 @@ impl Rig {
                 max_bytes: 1 << 20,
                 filter: &|_| true,
                 store_host: HOST,
+                may_wait: true,
             })
             .unwrap()
     }

@@ -110,6 +110,7 @@ fn read(store: &Store, key: QueueKey, offset: u64) -> QueueRead {
         max_bytes: 1 << 20,
         filter: &|_| true,
         store_host: HOST,
+        may_wait: true,
     };
     store.read_queue(&request).unwrap()
 }

@@ -1,0 +1,129 @@
+//! The growing end of a segment, written in whole blocks so that it can go past the page cache (ADR 6).
+//!
+//! A group rarely ends where a block does: the unfinished block is kept, and is written again in front of
+//! what follows. Its bytes that were there before are the same in both writes, so a torn write cannot
+//! take them back. What is behind them in the block is zero.
+
+use std::io;
+
+use crate::fs::{BLOCK_BYTES, File};
+
+/// Most bytes that one write takes; larger groups are written in several.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// Invariants: `start` is a multiple of the block size, `filled <= WRITE_BYTES_MAX`, and between groups
+/// `filled < BLOCK`, where the first `filled` bytes are on disk at `start`.
+pub(crate) struct Blocks {
+    /// Has room for an aligned megabyte. Grows to it with the first large group.
+    memory: Vec<u8>,
+    /// Place in the file of the first aligned byte.
+    start: u64,
+    filled: usize,
+}
+
+impl Blocks {
+    /// Goes on at `at`: reads what the file holds of an unfinished block.
+    pub(crate) fn at(file: &dyn File, at: u64) -> io::Result<Self> {
+        let filled = (at % BLOCK_BYTES) as usize;
+        let mut blocks = Self {
+            memory: vec![0; 2 * BLOCK],
+            start: at - filled as u64,
+            filled,
+        };
+        let start = blocks.start;
+        file.read_exact_at(&mut blocks.aligned()[..filled], start)?;
+        Ok(blocks)
+    }
+
+    /// Adds bytes at the end. On disk after [`Blocks::write`] only.
+    pub(crate) fn push(&mut self, file: &dyn File, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let len = bytes.len().min(WRITE_BYTES_MAX - self.filled);
+            self.make_room(self.filled + len);
+            let filled = self.filled;
+            self.aligned()[filled..filled + len].copy_from_slice(&bytes[..len]);
+            self.filled += len;
+            bytes = &bytes[len..];
+            if self.filled == WRITE_BYTES_MAX {
+                self.write(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything that was pushed. On the device when it returns, but not durable: the device may
+    /// have a cache, and the file system its own records of the file.
+    pub(crate) fn write(&mut self, file: &dyn File) -> io::Result<()> {
+        let (start, filled) = (self.start, self.filled);
+        let padded = filled.next_multiple_of(BLOCK);
+        self.make_room(padded);
+        let aligned = self.aligned();
+        aligned[filled..padded].fill(0);
+        file.write_all_at(&aligned[..padded], start)?;
+        let whole = filled - filled % BLOCK;
+        aligned.copy_within(whole..filled, 0);
+        self.start += whole as u64;
+        self.filled -= whole;
+        Ok(())
+    }
+
+    fn make_room(&mut self, len: usize) {
+        let needed = len.next_power_of_two() + BLOCK;
+        if self.memory.len() >= needed {
+            return;
+        }
+        let mut larger = Self {
+            memory: vec![0; needed],
+            ..*self
+        };
+        let filled = self.filled;
+        larger.aligned()[..filled].copy_from_slice(&self.aligned()[..filled]);
+        *self = larger;
+    }
+
+    /// The memory from its first aligned byte on: always as far from the start, because a vector's memory
+    /// does not move unless it grows.
+    fn aligned(&mut self) -> &mut [u8] {
+        let skip = self.memory.as_ptr().align_offset(BLOCK);
+        &mut self.memory[skip..]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fs::{FileSystem, RealFs};
+
+    fn bytes(len: usize, seed: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 7 + seed * 13) as u8).collect()
+    }
+
+    #[test]
+    fn what_is_pushed_in_pieces_is_in_the_file_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        RealFs.create(&path).unwrap().allocate(4 << 20).unwrap();
+        let file = RealFs.open_direct(&path).unwrap();
+        let mut expected = Vec::new();
+        let mut blocks = Blocks::at(&*file, 0).unwrap();
+        let sizes = [0, 1, 64, 4031, 4096, 4097, 70_000, WRITE_BYTES_MAX + 5, 10];
+        for (round, len) in sizes.into_iter().enumerate() {
+            let piece = bytes(len, round);
+            blocks.push(&*file, &piece[..len / 3]).unwrap();
+            blocks.push(&*file, &piece[len / 3..]).unwrap();
+            blocks.write(&*file).unwrap();
+            expected.extend_from_slice(&piece);
+            let mut back = vec![0; expected.len() + 3];
+            file.read_exact_at(&mut back, 0).unwrap();
+            assert_eq!(back[..expected.len()], expected, "after {len} bytes");
+            assert_eq!(back[expected.len()..], [0; 3]);
+            // Whoever opens the file here goes on with the same bytes.
+            if round % 2 == 0 {
+                blocks = Blocks::at(&*file, expected.len() as u64).unwrap();
+            }
+        }
+    }
+}
