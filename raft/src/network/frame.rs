@@ -115,7 +115,7 @@ impl FrameReader {
             if let Some(frame) = self.cut()? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_BYTES);
+            self.buffer.reserve(self.missing().max(READ_BYTES));
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
@@ -124,6 +124,14 @@ impl FrameReader {
                 };
             }
         }
+    }
+
+    /// Bytes that the frame at hand still needs, as far as it says. A peer that has proved who it is gets
+    /// room for all of it at once; before that, no announced length is larger than a greeting.
+    fn missing(&self) -> usize {
+        let announced = self.buffer.first_chunk::<4>();
+        let length = announced.map_or(0, |length| u32::from_le_bytes(*length) as usize);
+        (4 + length.min(self.frame_bytes_max)).saturating_sub(self.buffer.len())
     }
 
     fn cut(&mut self) -> io::Result<Option<Frame>> {
@@ -135,7 +143,6 @@ impl FrameReader {
             return Err(invalid(format!("a frame of {length} bytes")));
         }
         if self.buffer.len() < 4 + length {
-            // Grows with what has arrived, so an announced length alone costs no memory.
             return Ok(None);
         }
         let mut bytes = self.buffer.split_to(4 + length).freeze();

@@ -21,6 +21,8 @@ pub(crate) struct Blocks {
     /// Place in the file of the first aligned byte.
     start: u64,
     filled: usize,
+    /// A part of the group was written before the rest of it.
+    spilled: bool,
 }
 
 impl Blocks {
@@ -31,13 +33,14 @@ impl Blocks {
             memory: vec![0; 2 * BLOCK],
             start: at - filled as u64,
             filled,
+            spilled: false,
         };
         let start = blocks.start;
         file.read_exact_at(&mut blocks.aligned()[..filled], start)?;
         Ok(blocks)
     }
 
-    /// Adds bytes at the end. On disk after [`Blocks::write`] only.
+    /// Adds bytes at the end. On disk after [`Blocks::write`] or [`Blocks::write_durably`] only.
     pub(crate) fn push(&mut self, file: &dyn File, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let len = bytes.len().min(WRITE_BYTES_MAX - self.filled);
@@ -48,6 +51,7 @@ impl Blocks {
             bytes = &bytes[len..];
             if self.filled == WRITE_BYTES_MAX {
                 self.write(file)?;
+                self.spilled = true;
             }
         }
         Ok(())
@@ -56,17 +60,45 @@ impl Blocks {
     /// Writes everything that was pushed. On the device when it returns, but not durable: the device may
     /// have a cache, and the file system its own records of the file.
     pub(crate) fn write(&mut self, file: &dyn File) -> io::Result<()> {
+        let (padded, start) = self.padded();
+        file.write_all_at(padded, start)?;
+        self.keep_unfinished();
+        Ok(())
+    }
+
+    /// Like [`Blocks::write`]; everything that was pushed since the last call of either is durable when it
+    /// returns.
+    pub(crate) fn write_durably(&mut self, file: &dyn File) -> io::Result<()> {
+        let spilled = self.spilled;
+        let (padded, start) = self.padded();
+        if spilled {
+            file.write_all_at(padded, start)?;
+            file.sync_data()?;
+        } else {
+            file.write_all_durably_at(padded, start)?;
+        }
+        self.keep_unfinished();
+        Ok(())
+    }
+
+    /// Whole blocks with everything that is to be written, and their place.
+    fn padded(&mut self) -> (&[u8], u64) {
         let (start, filled) = (self.start, self.filled);
         let padded = filled.next_multiple_of(BLOCK);
         self.make_room(padded);
         let aligned = self.aligned();
         aligned[filled..padded].fill(0);
-        file.write_all_at(&aligned[..padded], start)?;
+        (&aligned[..padded], start)
+    }
+
+    /// What was written goes, but for the block that is not full.
+    fn keep_unfinished(&mut self) {
+        let filled = self.filled;
         let whole = filled - filled % BLOCK;
-        aligned.copy_within(whole..filled, 0);
+        self.aligned().copy_within(whole..filled, 0);
         self.start += whole as u64;
         self.filled -= whole;
-        Ok(())
+        self.spilled = false;
     }
 
     fn make_room(&mut self, len: usize) {
@@ -114,7 +146,11 @@ mod tests {
             let piece = bytes(len, round);
             blocks.push(&*file, &piece[..len / 3]).unwrap();
             blocks.push(&*file, &piece[len / 3..]).unwrap();
-            blocks.write(&*file).unwrap();
+            if round % 3 == 0 {
+                blocks.write(&*file).unwrap();
+            } else {
+                blocks.write_durably(&*file).unwrap();
+            }
             expected.extend_from_slice(&piece);
             let mut back = vec![0; expected.len() + 3];
             file.read_exact_at(&mut back, 0).unwrap();

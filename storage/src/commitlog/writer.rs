@@ -165,9 +165,9 @@ impl Writer {
 
     fn write_group(&mut self, group: &mut Group) -> Result<(), LogError> {
         let began = self.shared.config.clock.now();
-        self.write_records(&group.records)?;
-        let synchronous = self.shared.config.flush_mode == FlushMode::SyncFlush;
-        if synchronous || group.must_sync {
+        let synchronous = self.shared.config.flush_mode == FlushMode::SyncFlush || group.must_sync;
+        self.write_records(&group.records, synchronous)?;
+        if synchronous {
             self.sync_data()?;
         }
         if let Some(vote) = group.vote.take() {
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// Writes records that follow the current end, rolling where the segment changes.
-    fn write_records(&mut self, records: &[Located]) -> Result<(), LogError> {
+    fn write_records(&mut self, records: &[Located], durably: bool) -> Result<(), LogError> {
         let segment_bytes = self.shared.config.segment_bytes;
         let base_of = |located: &Located| segment_base(located.offset, segment_bytes);
         for run in records.chunk_by(|left, right| base_of(left) == base_of(right)) {
@@ -222,7 +222,7 @@ impl Writer {
                 Some(active) if active.base == base => active,
                 previous => self.roll(previous, base, &run[0])?,
             };
-            let written = self.write_run(&mut active, run);
+            let written = self.write_run(&mut active, run, durably);
             self.active = Some(active);
             written?;
         }
@@ -265,7 +265,12 @@ impl Writer {
     }
 
     /// Writes records that are adjacent in one segment, together.
-    fn write_run(&mut self, active: &mut Active, run: &[Located]) -> Result<(), LogError> {
+    fn write_run(
+        &mut self,
+        active: &mut Active,
+        run: &[Located],
+        durably: bool,
+    ) -> Result<(), LogError> {
         let mut end = self.end;
         let Active { base, file, blocks } = active;
         let poison = |error| {
@@ -293,9 +298,14 @@ impl Writer {
                 next_offset: located.end_offset(),
             };
         }
-        blocks.write(&**file).map_err(poison)?;
-        self.data_dirty_since
-            .get_or_insert_with(|| self.shared.config.clock.now());
+        if durably {
+            blocks.write_durably(&**file).map_err(poison)?;
+            self.count_syncs(1);
+        } else {
+            blocks.write(&**file).map_err(poison)?;
+            self.data_dirty_since
+                .get_or_insert_with(|| self.shared.config.clock.now());
+        }
         self.end = end;
         Ok(())
     }
