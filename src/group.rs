@@ -1,6 +1,7 @@
 //! One broker group as this node hosts it: the replica, its store, and what waits on them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub struct Group {
     pub store: Arc<Store>,
     /// Its log.
     pub log: CommitLog,
+    /// The thread that writes the log; ends after [`CommitLog::shutdown`].
+    pub log_writer: Mutex<Option<JoinHandle<()>>>,
     /// The way to write.
     pub appender: Appender,
     /// Consumer offsets that this node was told of.

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,20 +125,29 @@ async fn stop_groups(broker: &Broker) {
         let group = group.clone();
         stopping.spawn(async move {
             group.replica.shutdown().await;
-            let copying = group.clone();
-            match tokio::task::spawn_blocking(move || copying.store.save_copy()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(group = group.name, %error, "the tables were not copied");
-                }
-                Err(error) => {
-                    tracing::warn!(group = group.name, %error, "the tables were not copied");
-                }
+            let closing = group.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || close_storage(&closing)).await {
+                tracing::error!(group = group.name, %error, "closing the group's files failed");
             }
-            group.log.shutdown();
         });
     }
     while stopping.join_next().await.is_some() {}
+}
+
+/// Returns when nothing writes to the group's directory any more.
+fn close_storage(group: &Group) {
+    if let Err(error) = group.store.save_copy() {
+        tracing::warn!(group = group.name, %error, "the tables were not copied");
+    }
+    group.log.shutdown();
+    let writer = group
+        .log_writer
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if writer.is_some_and(|writer| writer.join().is_err()) {
+        tracing::error!(group = group.name, "the log's writer has panicked");
+    }
 }
 
 /// What exists before the groups have started.
@@ -307,7 +317,7 @@ async fn start_group(
         }
     };
     let opened = tokio::task::spawn_blocking(opening).await;
-    let (log, store) = opened.map_err(|error| NodeError(error.to_string()))??;
+    let Storage { log, writer, store } = opened.map_err(|error| NodeError(error.to_string()))??;
     let long_poll: Arc<LongPoll> = Arc::default();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
@@ -339,6 +349,7 @@ async fn start_group(
         replica,
         store,
         log,
+        log_writer: Mutex::new(Some(writer)),
         appender,
         offsets: offsets.clone(),
         long_poll,
@@ -351,6 +362,13 @@ async fn start_group(
     Ok((Arc::new(group), offsets))
 }
 
+/// A group's files, open.
+struct Storage {
+    log: CommitLog,
+    writer: JoinHandle<()>,
+    store: Arc<Store>,
+}
+
 /// Opens a group's log, starts its writer, and brings the state up to what is known to be committed.
 fn open_storage(
     fs: Arc<dyn FileSystem>,
@@ -358,14 +376,14 @@ fn open_storage(
     config: LogConfig,
     copy: sled::Tree,
     flush_seconds: prometheus::Histogram,
-) -> Result<(CommitLog, Arc<Store>), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
     let (log, writer, recovered) = CommitLog::open(fs.clone(), directory, config)?;
     tracing::info!(directory = %directory.display(), ?recovered, "log is open");
     log.observe_flushes(Box::new(move |group| {
         flush_seconds.observe(group.duration.as_secs_f64());
     }));
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    CommitLog::spawn_writer(writer, &name)?;
+    let writer = CommitLog::spawn_writer(writer, &name)?;
     let store = Store::open(
         fs,
         directory,
@@ -373,7 +391,8 @@ fn open_storage(
         log.clone(),
         Some(copy),
     )?;
-    Ok((log, Arc::new(store)))
+    let store = Arc::new(store);
+    Ok(Storage { log, writer, store })
 }
 
 /// What happens right after a record was applied on this node.
