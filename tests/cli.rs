@@ -443,7 +443,9 @@ fn a_benchmark_goes_on_after_a_kill() {
         .spawn()
         .unwrap();
     // Until then its ports and files are taken.
+    let deadline = Instant::now() + Duration::from_secs(30);
     while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(Instant::now() < deadline, "node {pid} was not killed");
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut node = Command::new(GANTRY)
@@ -459,6 +461,7 @@ fn a_benchmark_goes_on_after_a_kill() {
     {
         let ended = node.try_wait().unwrap();
         assert!(ended.is_none(), "the node ended: {ended:?}");
+        assert!(Instant::now() < deadline, "the node is not ready");
         std::thread::sleep(Duration::from_millis(20));
     }
     // Ctrl-C ends the measurement, once all is acknowledged.
