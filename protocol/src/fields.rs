@@ -1,11 +1,12 @@
 //! The string map of a header (`extFields`): an ordered small map with typed reads.
 //!
 //! A header has about a dozen fields and each is read once, so the map is a list searched from its
-//! end. All names and values lie behind each other in one text: a whole header costs two
-//! allocations, however many fields it has.
+//! end. All names and values lie in one text, which may be the header they came in: a whole header
+//! costs two allocations, however many fields it has.
 
 use std::fmt;
 use std::fmt::Write;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -45,19 +46,25 @@ pub enum FieldError {
 
 /// Ordered map of header fields. If a name occurs twice, the last one counts.
 ///
-/// Invariants: `start <= middle <= end` for each entry, all within `text` and on character
-/// boundaries; names are at most [`FIELD_NAME_BYTES_MAX`] bytes.
+/// Invariants: the spans of all entries lie within `text` and on character boundaries; names are at
+/// most [`FIELD_NAME_BYTES_MAX`] bytes.
 #[derive(Clone, Default)]
 pub struct Fields {
     text: String,
     entries: Vec<Entry>,
 }
 
-/// The name is `text[start..middle]`, the value `text[middle..end]`.
+/// One field: where its name and its value are.
 #[derive(Clone, Copy)]
-struct Entry {
+pub(crate) struct Entry {
+    pub name: Span,
+    pub value: Span,
+}
+
+/// A part of a text, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
     start: u32,
-    middle: u32,
     end: u32,
 }
 
@@ -65,6 +72,11 @@ impl Fields {
     /// An empty map; allocates nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The fields whose names and values lie in `text` where `entries` says.
+    pub(crate) fn of_text(text: String, entries: Vec<Entry>) -> Self {
+        Fields { text, entries }
     }
 
     /// Makes room for that many more fields of `text_bytes` bytes together.
@@ -78,9 +90,9 @@ impl Fields {
     /// # Panics
     /// If `name` is longer than [`FIELD_NAME_BYTES_MAX`].
     pub fn push(&mut self, name: &str, value: &str) {
-        let start = self.begin(name);
+        let name = self.append_name(name);
         self.text.push_str(value);
-        self.finish(start, name.len());
+        self.finish(name);
     }
 
     /// Appends a field with the text of any displayable value, without a temporary string.
@@ -88,9 +100,9 @@ impl Fields {
     /// # Panics
     /// If `name` is longer than [`FIELD_NAME_BYTES_MAX`].
     pub fn push_display(&mut self, name: &str, value: impl fmt::Display) {
-        let start = self.begin(name);
+        let name = self.append_name(name);
         write!(self.text, "{value}").expect("writing to a string cannot fail");
-        self.finish(start, name.len());
+        self.finish(name);
     }
 
     /// Appends a typed value; an absent optional writes nothing.
@@ -107,7 +119,7 @@ impl Fields {
     /// Removes every field of that name.
     pub fn remove(&mut self, name: &str) {
         let text = &self.text;
-        self.entries.retain(|entry| entry.name(text) != name);
+        self.entries.retain(|entry| entry.name.of(text) != name);
     }
 
     /// The value of a field.
@@ -116,8 +128,8 @@ impl Fields {
             .entries
             .iter()
             .rev()
-            .find(|entry| entry.name(&self.text) == name);
-        found.map(|entry| entry.value(&self.text))
+            .find(|entry| entry.name.of(&self.text) == name);
+        found.map(|entry| entry.value.of(&self.text))
     }
 
     /// Reads a typed field: `i32`, `i64`, `bool`, `&str`, or an `Option` of those.
@@ -132,7 +144,7 @@ impl Fields {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries
             .iter()
-            .map(|entry| (entry.name(&self.text), entry.value(&self.text)))
+            .map(|entry| (entry.name.of(&self.text), entry.value.of(&self.text)))
     }
 
     /// Number of fields, hidden ones included.
@@ -145,38 +157,48 @@ impl Fields {
         self.entries.is_empty()
     }
 
-    /// Bytes of all names and values.
+    /// Bytes of the text that holds all names and values.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()
     }
 
-    fn begin(&mut self, name: &str) -> usize {
+    fn append_name(&mut self, name: &str) -> Span {
         let bytes = name.len();
         assert!(bytes <= FIELD_NAME_BYTES_MAX, "field name of {bytes} bytes");
         let start = self.text.len();
         self.text.push_str(name);
-        start
+        Span::new(start, self.text.len())
     }
 
-    fn finish(&mut self, start: usize, name_bytes: usize) {
-        let position = |at: usize| u32::try_from(at).expect("header text is below 4 GiB");
-        let end = position(self.text.len());
-        let middle = position(start + name_bytes);
-        self.entries.push(Entry {
-            start: position(start),
-            middle,
-            end,
-        });
+    /// Makes all that stands behind `name` its value.
+    fn finish(&mut self, name: Span) {
+        let value = Span::new(name.end as usize, self.text.len());
+        self.entries.push(Entry { name, value });
     }
 }
 
-impl Entry {
-    fn name<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.start as usize..self.middle as usize]
+impl Span {
+    /// # Panics
+    /// If a position is above 4 GiB.
+    #[inline]
+    pub fn new(start: usize, end: usize) -> Self {
+        let position = |at: usize| u32::try_from(at).expect("header text is below 4 GiB");
+        Span {
+            start: position(start),
+            end: position(end),
+        }
     }
 
-    fn value<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.middle as usize..self.end as usize]
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub fn of(self, text: &str) -> &str {
+        &text[self.range()]
     }
 }
 
@@ -259,7 +281,7 @@ macro_rules! integer_field {
             }
 
             fn write(&self, fields: &mut Fields, name: &str) {
-                fields.push_display(name, self);
+                fields.push(name, itoa::Buffer::new().format(*self));
             }
         }
     };

@@ -10,7 +10,7 @@
 //! The buffer is the caller's and grows only by what really arrived; an announced length never
 //! causes an allocation.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::command::Encoding;
@@ -92,15 +92,15 @@ pub fn cut(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     if (buffer.len() as u64) < total {
         return Ok(None);
     }
-    let mut rest = buffer
-        .split_to(total as usize)
-        .freeze()
-        .split_off(PREFIX_BYTES);
-    let body = rest.split_off(header as usize);
+    buffer.advance(PREFIX_BYTES);
+    let mut take = |bytes: usize| match bytes {
+        0 => Bytes::new(),
+        bytes => buffer.split_to(bytes).freeze(),
+    };
     Ok(Some(Frame {
         encoding,
-        header: rest,
-        body,
+        header: take(header as usize),
+        body: take((available - header) as usize),
     }))
 }
 

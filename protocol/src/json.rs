@@ -122,12 +122,12 @@ pub fn write_string(value: &str, out: &mut impl BufMut) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.put_u8(b'"');
     let mut rest = value.as_bytes();
-    while let Some(plain) = rest
-        .iter()
-        .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))
-    {
-        out.put_slice(&rest[..plain]);
-        let byte = rest[plain];
+    loop {
+        let (plain, special) = rest.split_at(plain_len(rest));
+        out.put_slice(plain);
+        let Some((&byte, after)) = special.split_first() else {
+            break;
+        };
         match byte {
             b'"' | b'\\' => out.put_slice(&[b'\\', byte]),
             b'\n' => out.put_slice(b"\\n"),
@@ -138,10 +138,35 @@ pub fn write_string(value: &str, out: &mut impl BufMut) {
                 out.put_slice(&[b'\\', b'u', b'0', b'0', high, low]);
             }
         }
-        rest = &rest[plain + 1..];
+        rest = after;
     }
-    out.put_slice(rest);
     out.put_u8(b'"');
+}
+
+/// Bytes in front of the first one that a JSON string has a meaning for or cannot hold: a quote, a
+/// backslash, a control character.
+pub(crate) fn plain_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xFF;
+    let mut length = 0;
+    let mut rest = text;
+    while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+        let word = u64::from_le_bytes(*eight);
+        let quotes = word ^ (ONES * u64::from(b'"'));
+        let backslashes = word ^ (ONES * u64::from(b'\\'));
+        // The top bit of each byte: set if the byte is below 1, below 1, below 32. A borrow can set
+        // it wrongly, but only above a byte where it is rightly set.
+        let found = quotes.wrapping_sub(ONES) & !quotes
+            | backslashes.wrapping_sub(ONES) & !backslashes
+            | word.wrapping_sub(ONES * 0x20) & !word;
+        let found = found & (ONES * 0x80);
+        if found != 0 {
+            return length + (found.trailing_zeros() / 8) as usize;
+        }
+        length += 8;
+        rest = after;
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    length + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
 fn write_map<'a, K: 'a, T: Serialize + 'a>(

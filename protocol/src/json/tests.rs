@@ -148,3 +148,18 @@ fn strings_are_written_so_that_any_reader_reads_them() {
         assert_eq!(parse(&out).unwrap(), json!(text));
     }
 }
+
+#[test]
+fn plain_is_what_needs_no_escape() {
+    for special in 0..=u8::MAX {
+        let is_plain = !matches!(special, b'"' | b'\\' | 0..0x20);
+        for before in 0..20 {
+            let mut text = vec![b'!'; before];
+            text.extend([special; 3]);
+            text.extend(b"\x00 \x1F\"\\#[\x80\xFF      ");
+            let expected = if is_plain { before + 3 } else { before };
+            assert_eq!(plain_len(&text), expected, "{special} after {before}");
+            assert_eq!(plain_len(&text[..before]), before);
+        }
+    }
+}
