@@ -94,6 +94,46 @@ async fn a_replica_that_is_lost_while_it_joins_leaves_no_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_members_goes_on_when_its_leader_died() {
+    let mut setup = Setup::new(PATIENT);
+    // Slow enough that the third node is gone before the newcomer becomes a voter.
+    setup.catch_up = 60_000;
+    let mut cluster = Cluster::form(setup).await;
+    cluster.send(400, 100).await;
+    let leader = cluster.leader().await;
+    let mut others = NODES.into_iter().filter(|node| *node != leader);
+    let (wiped, third) = (others.next().unwrap(), others.next().unwrap());
+    cluster.kill(wiped).await;
+    cluster.wipe(wiped);
+    cluster.start(&[wiped]).await;
+    eventually("the new replica is a learner", || {
+        cluster.nodes[&leader].replica.status().learners == [wiped]
+    })
+    .await;
+    // Agreed, so that the next change may begin.
+    cluster.send(1, 100).await;
+    // The change needs its vote, as one of those that were there before.
+    cluster.kill(third).await;
+    eventually("the newcomer knows of the change", || {
+        cluster.nodes[&wiped].replica.status().role != "learner"
+    })
+    .await;
+    let status = cluster.nodes[&leader].replica.status();
+    assert_eq!(
+        status.learners,
+        [wiped],
+        "the change is not over: {status:?}"
+    );
+    assert!(!status.voters.contains(&wiped), "{status:?}");
+    cluster.kill(leader).await;
+    cluster.start(&[leader, third]).await;
+    admitted(&cluster, wiped).await;
+    cluster.send(5, 100).await;
+    cluster.converge().await;
+    cluster.assert_acked_are_there();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_replica_catches_up_through_the_snapshot_at_the_boundary() {
     let mut cluster = Cluster::form(Setup::new(PATIENT)).await;
     cluster.send(80, 4_000).await;
