@@ -1,0 +1,250 @@
+#!/usr/bin/env bash
+# How Gantry scales: memory, rates and latency against groups, queues, producers, a long log and cold readers.
+#
+#   tests/bench/scale.sh target/release/gantry /tmp/scale                # all cases, JSON lines on standard output
+#   tests/bench/scale.sh target/release/gantry /tmp/scale queues cold    # some: groups queues producers half cold restart
+#
+# Starts three nodes on this machine with `gantry dev`, drives them with `gantry bench`, and ends what it started. The
+# data directory must be missing or empty; `cold` and `restart` write three times LOG_GIB into it; it is removed at the
+# end. Lines with the case "memory" are the resident sets, in MiB, of the three nodes; those with the case "ready" are
+# the seconds from the start of three killed nodes until all are ready. Needs jq. Settings are variables:
+#   BASE_PORT=23000  first port, see `gantry dev --help`      REPEAT=3      how often each load is measured
+#   SECONDS_EACH=5   length of a load                         LOG_GIB=10    log of each node in the case restart
+#   BACKLOG_GIB=4    log of each node in the case cold
+set -euo pipefail
+
+die() {
+    echo "scale.sh: $*" >&2
+    exit 2
+}
+
+[ $# -ge 2 ] || die "usage: scale.sh GANTRY DATA_DIRECTORY [CASE...]"
+gantry=$1 data=$2
+shift 2
+[ $# -gt 0 ] || set -- groups queues producers half cold restart
+base_port=${BASE_PORT:-23000} repeat=${REPEAT:-3} seconds=${SECONDS_EACH:-5}
+log_gib=${LOG_GIB:-10} backlog_gib=${BACKLOG_GIB:-4}
+address=127.0.0.1:$base_port
+[ -x "$gantry" ] || die "$gantry is not executable"
+command -v jq >/dev/null || die "jq is missing"
+if [ -d "$data" ] && [ -n "$(ls -A "$data")" ]; then die "$data is not empty"; fi
+mkdir -p "$data"
+dev='' driver='' pids=''
+
+# launch GROUPS: three nodes over what the data directory holds; returns when all are ready. Sets dev and pids.
+launch() {
+    local line
+    exec 3< <(exec "$gantry" dev --nodes 3 --groups "$1" --data "$data/nodes" --base-port "$base_port" \
+        --json --no-hello 2>>"$data/dev.log")
+    dev=$!
+    read -r -t 60 line <&3 || die "the nodes are not ready after a minute: $(tail -n 3 "$data/dev.log")"
+    pids=$(jq -r '[.nodes[].pid] | join(",")' <<<"$line")
+}
+
+# halt: the nodes stop; their data stays.
+halt() {
+    if [ -n "$dev" ]; then
+        kill -TERM "$dev" 2>/dev/null || true
+        await_end "$dev" ${pids//,/ }
+    fi
+    dev='' pids=''
+}
+
+# finish: the nodes stop; their data goes.
+finish() {
+    halt
+    rm -rf "$data/nodes"
+}
+
+# await_end PID...: until none of these processes runs; they need not be children of this shell.
+await_end() {
+    local pid
+    for pid in "$@"; do
+        timeout 30 tail --pid="$pid" -f /dev/null || die "process $pid does not end"
+    done
+}
+
+# at_exit: whatever happened, nothing stays behind.
+at_exit() {
+    if [ -n "$driver" ]; then kill "$driver" 2>/dev/null || true; fi
+    if [ -n "$pids" ]; then kill -KILL ${pids//,/ } 2>/dev/null || true; fi
+    finish
+    rm -rf "$data"
+}
+trap at_exit EXIT
+trap 'exit 130' INT TERM
+
+# memory LABEL: one line with the resident sets of the three nodes. "anon" is the heap and stacks, "file" pages of the
+# binary and of libraries, "peak" the most that was resident since the start.
+memory() {
+    local pid
+    for pid in ${pids//,/ }; do
+        jq -R -s 'split("\n") | map(capture("^(?<key>Vm|Rss)(?<of>RSS|HWM|Anon|File):\\s+(?<kib>[0-9]+)"))
+            | map({(.of): (.kib | tonumber / 102.4 | round / 10)}) | add' "/proc/$pid/status"
+    done | jq -s -c --arg system "$1" '{system: $system, case: "memory", rss_mib: map(.RSS),
+        anon_mib: map(.Anon), file_mib: map(.File), peak_mib: map(.HWM)}'
+}
+
+# load LABEL CASE ARGUMENT...: `gantry bench` for the given time, repeated.
+load() {
+    local label=$1 kind=$2
+    shift 2
+    "$gantry" bench "$kind" --address "$address" --pid "$pids" --system "$label" -o json \
+        --duration "${seconds}s" --warm-up 2s --repeat "$repeat" "$@"
+}
+
+# median FIELD: the median of a field of the lines on standard input.
+median() {
+    jq -s --arg field "$1" 'map(.[$field]) | sort | .[length / 2 | floor]'
+}
+
+# log_mib: the log of the first node, in MiB.
+log_mib() {
+    du -s -m "$data/nodes/node-1/groups" | cut -f 1
+}
+
+# fill TOPIC GIB: messages of 16 KiB until the log of each node is as large.
+fill() {
+    local before
+    while [ "$(log_mib)" -lt $(($2 * 1024)) ]; do
+        before=$(log_mib)
+        "$gantry" bench produce --address "$address" --topic "$1" --size 16KiB --outstanding 128 --duration 2s \
+            --warm-up 0s -o json --system "fill of $1" >>"$data/fill.json"
+        [ "$(log_mib)" -gt "$before" ] || die "the log does not grow; old segments go when the disk fills up"
+    done
+}
+
+# Groups: the memory of idle nodes, and rate and memory under load, by the number of groups.
+measure_groups() {
+    local groups
+    for groups in 1 3 9; do
+        launch "$groups"
+        memory "groups=$groups, idle"
+        load "groups=$groups" produce
+        memory "groups=$groups, after the load"
+        finish
+    done
+}
+
+# Queues of one group, so that each node has just as many, in topics of up to 1,000: memory when they are new, when
+# each was written to, and when the nodes have started again, without the tail of the log that a load leaves in memory.
+measure_queues() {
+    local queues topics topic
+    for queues in 1 100 1000 10000; do
+        topics=$(((queues + 999) / 1000))
+        launch 1
+        memory "queues=0, idle"
+        for topic in $(seq 0 $((topics - 1))); do
+            [ "$topics" -gt 1 ] && topic=bench-$topic || topic=bench
+            "$gantry" topic create "$topic" --queues $((queues / topics)) --namesrv "$address" >&2
+        done
+        memory "queues=$queues, idle"
+        load "queues=$queues" produce --topics "$topics" --queues $((queues / topics))
+        memory "queues=$queues, after the load"
+        halt
+        launch 1
+        memory "queues=$queues, started again"
+        finish
+    done
+}
+
+# Producers, each with a connection of its own, on three groups.
+measure_producers() {
+    local producers
+    launch 3
+    for producers in 1 10 100 1000; do
+        load "producers=$producers" produce --producers "$producers" --outstanding 1000
+        memory "producers=$producers, after the load"
+    done
+    finish
+}
+
+# Latency at half of the greatest rate: p99 against p50.
+measure_half() {
+    local groups most
+    for groups in 1 3; do
+        launch "$groups"
+        load "most, groups=$groups" produce | tee "$data/most.json"
+        most=$(median msgs_per_s <"$data/most.json")
+        load "half, groups=$groups" latency --rate "$(jq -n "$most / 2 | floor")"
+        finish
+    done
+}
+
+# Producers at 40 percent of the greatest rate, in turn without and with a consumer that reads a backlog from its start.
+measure_cold() {
+    local most rate turn
+    launch 3
+    load "most" produce --topic hot | tee "$data/most.json"
+    most=$(median msgs_per_s <"$data/most.json")
+    rate=$(jq -n "$most * 0.4 | floor")
+    fill backlog "$backlog_gib"
+    memory "backlog of $(log_mib) MiB, before cold readers"
+    for turn in $(seq "$repeat"); do
+        repeat=1 load "without cold reader" latency --topic hot --rate "$rate"
+        read_cold >"$data/cold-$turn.json" &
+        driver=$!
+        repeat=1 load "with cold reader" latency --topic hot --rate "$rate"
+        # Ends after the round it is in, which its lines then count.
+        touch "$data/enough"
+        wait "$driver"
+        driver=''
+        rm "$data/enough"
+        cat "$data/cold-$turn.json"
+    done
+    memory "backlog of $(log_mib) MiB, after cold readers"
+    finish
+}
+
+# read_cold: reads the backlog from its start, over and over, until told that it is enough.
+read_cold() {
+    until [ -e "$data/enough" ]; do
+        "$gantry" bench consume --address "$address" --topic backlog --from start --pid "$pids" --system "cold reader" \
+            --duration "${seconds}s" --warm-up 0s -o json
+    done
+}
+
+# A long log: nodes killed while they write, and how soon they are ready again.
+measure_restart() {
+    local turn began
+    launch 3
+    fill log "$log_gib"
+    memory "log of $(log_mib) MiB, written"
+    for turn in $(seq "$repeat"); do
+        kill_under_load
+        began=$(date +%s%N)
+        launch 3
+        jq -n -c --arg system "restart $turn over $(log_mib) MiB" --argjson ns $(($(date +%s%N) - began)) \
+            '{system: $system, case: "ready", seconds: ($ns / 1e6 | round / 1e3)}'
+        memory "restart $turn, ready"
+    done
+    load "after the restart" produce --topic log
+    memory "restart $repeat, after a load"
+    finish
+}
+
+# kill_under_load: all three nodes at once, by SIGKILL, while they take messages.
+kill_under_load() {
+    local before
+    before=$(log_mib)
+    "$gantry" bench produce --address "$address" --topic log --duration 60s --warm-up 0s -o json \
+        >>"$data/fill.json" 2>>"$data/fill.log" &
+    driver=$!
+    until [ "$(log_mib)" -gt $((before + 64)) ]; do sleep 0.05; done
+    kill -KILL ${pids//,/ }
+    kill -KILL "$driver"
+    wait "$driver" 2>/dev/null || true
+    driver=''
+    # What started the nodes would wait for somebody to look.
+    halt
+}
+
+for one in "$@"; do
+    case $one in
+        groups | queues | producers | half | cold | restart) ;;
+        *) die "no case \"$one\"; there are groups queues producers half cold restart" ;;
+    esac
+done
+for one in "$@"; do
+    "measure_$one"
+done
