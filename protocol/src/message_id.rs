@@ -4,12 +4,13 @@
 //! the physical offset (8). The *unique key* names the message itself and is made by the sender.
 
 use std::fmt;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use thiserror::Error;
 
+/// Bytes that either id stands for, at most: those with an IPv6 address.
+const ID_BYTES_MAX: usize = 28;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Where a message is stored. Its text has 32 (IPv4) or 56 (IPv6) uppercase hex digits.
@@ -26,10 +27,20 @@ pub struct OffsetMessageId {
 #[error("not an offset message id: 32 or 56 hex digits are needed")]
 pub struct BadMessageId;
 
+impl OffsetMessageId {
+    /// Appends the text, without a detour over formatting: there is one in each answer to a send.
+    pub fn append_to(&self, text: &mut String) {
+        push_ip(self.host.ip(), text);
+        push_hex(&u32::from(self.host.port()).to_be_bytes(), text);
+        push_hex(&self.physical_offset.to_be_bytes(), text);
+    }
+}
+
 impl fmt::Display for OffsetMessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ip(self.host.ip(), f)?;
-        write!(f, "{:08X}{:016X}", self.host.port(), self.physical_offset)
+        let mut text = String::with_capacity(2 * ID_BYTES_MAX);
+        self.append_to(&mut text);
+        f.write_str(&text)
     }
 }
 
@@ -71,9 +82,9 @@ impl UniqueKeys {
     /// Keys for a sender at `ip` in process `pid`; `salt` differs between senders of a process.
     pub fn new(ip: IpAddr, pid: u32, salt: u32) -> Self {
         let mut prefix = String::with_capacity(44);
-        let written = write_ip(ip, &mut prefix)
-            .and_then(|()| write!(prefix, "{:04X}{salt:08X}", pid & 0xFFFF));
-        written.expect("writing to a string cannot fail");
+        push_ip(ip, &mut prefix);
+        push_hex(&(pid as u16).to_be_bytes(), &mut prefix);
+        push_hex(&salt.to_be_bytes(), &mut prefix);
         UniqueKeys { prefix, counter: 0 }
     }
 
@@ -82,17 +93,32 @@ impl UniqueKeys {
     /// Keys are unique as long as fewer than 65536 are made per millisecond.
     pub fn next(&mut self, now_ms: i64) -> String {
         let since_month = since_month_began_ms(now_ms);
-        let key = format!("{}{since_month:08X}{:04X}", self.prefix, self.counter);
+        let mut key = String::with_capacity(2 * ID_BYTES_MAX);
+        key.push_str(&self.prefix);
+        push_hex(&(since_month as u32).to_be_bytes(), &mut key);
+        push_hex(&self.counter.to_be_bytes(), &mut key);
         self.counter = self.counter.wrapping_add(1);
         key
     }
 }
 
-fn write_ip(ip: IpAddr, out: &mut impl Write) -> fmt::Result {
+fn push_ip(ip: IpAddr, text: &mut String) {
     match ip {
-        IpAddr::V4(ip) => write!(out, "{:08X}", u32::from(ip)),
-        IpAddr::V6(ip) => write!(out, "{:032X}", u128::from(ip)),
+        IpAddr::V4(ip) => push_hex(&ip.octets(), text),
+        IpAddr::V6(ip) => push_hex(&ip.octets(), text),
     }
+}
+
+/// Appends two uppercase digits per byte, of which there are at most 16.
+fn push_hex(bytes: &[u8], text: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    let digits = std::str::from_utf8(&digits[..2 * bytes.len()]);
+    text.push_str(digits.expect("hex digits are ASCII"));
 }
 
 fn hex(digits: &str) -> Result<u128, BadMessageId> {

@@ -8,6 +8,8 @@ pub const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
 
 const NAME_END: char = '\u{1}';
 const VALUE_END: char = '\u{2}';
+const NAME_END_BYTE: u8 = NAME_END as u8;
+const VALUE_END_BYTE: u8 = VALUE_END as u8;
 
 /// Names that clients or brokers give a meaning to.
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -55,10 +57,31 @@ pub mod names {
 
 /// Names and values in order. Allocates nothing.
 pub fn iter(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let pieces = text
-        .split(VALUE_END)
-        .filter_map(|piece| piece.split_once(NAME_END));
-    pieces.filter(|(name, _)| !name.is_empty())
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let (name_end, end) = next_piece(rest.as_bytes())?;
+            let piece = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if let Some(at @ 1..) = name_end {
+                return Some((&piece[..at], &piece[at + 1..]));
+            }
+        }
+    })
+}
+
+/// Where the first piece has its first separator, if it has one, and where it ends. One look at each
+/// byte: every send passes here.
+fn next_piece(text: &[u8]) -> Option<(Option<usize>, usize)> {
+    let mut name_end = None;
+    for (at, byte) in text.iter().enumerate() {
+        match *byte {
+            NAME_END_BYTE if name_end.is_none() => name_end = Some(at),
+            VALUE_END_BYTE => return Some((name_end, at)),
+            _ => {}
+        }
+    }
+    (!text.is_empty()).then_some((name_end, text.len()))
 }
 
 /// The value of a property.
@@ -170,6 +193,24 @@ mod tests {
         assert_eq!(builder.as_str(), "a\u{1}1\u{2}b\u{1}2\u{2}");
         let kept = Builder::from_text_without(builder.as_str(), &["a"]);
         assert_eq!(kept.as_str(), "b\u{1}2\u{2}");
+    }
+
+    #[test]
+    fn every_short_text_is_cut_where_its_separators_are() {
+        let mut texts = vec![String::new()];
+        for length in 0..8 {
+            let shorter = texts.iter().filter(|text| text.len() == length);
+            let longer =
+                shorter.flat_map(|text| ["a", "\u{1}", "\u{2}"].map(|end| text.clone() + end));
+            texts.extend(longer.collect::<Vec<_>>());
+        }
+        for text in texts {
+            let pieces = text
+                .split(VALUE_END)
+                .filter_map(|piece| piece.split_once(NAME_END));
+            let expected: Vec<_> = pieces.filter(|(name, _)| !name.is_empty()).collect();
+            assert_eq!(iter(&text).collect::<Vec<_>>(), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -169,8 +169,10 @@ fn check(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> 
             limit,
         });
     }
-    let is_legal = |char: char| char.is_ascii_alphanumeric() || "%|_-".contains(char);
-    match name.chars().find(|char| !is_legal(*char)) {
+    let is_legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'%' | b'|' | b'_' | b'-');
+    let illegal = name.bytes().position(|byte| !is_legal(byte));
+    // All before it are ASCII, so a character begins there.
+    match illegal.and_then(|at| name[at..].chars().next()) {
         Some(found) => Err(NameError::IllegalCharacter { kind, found }),
         None => Ok(()),
     }

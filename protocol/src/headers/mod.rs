@@ -7,6 +7,9 @@
 //! Requests without header fields have no type here: heartbeat (34), lock and unlock (41, 42),
 //! cluster info (106), group update (200), topic list (206), runtime info (28).
 
+/// Room for a value: most are numbers.
+const VALUE_BYTES_USUAL: usize = 16;
+
 /// Defines a header from one list of fields and wire names, so that reading, writing and
 /// documentation of sixty headers cannot drift apart.
 macro_rules! header {
@@ -37,6 +40,9 @@ macro_rules! header {
 
             /// Appends the header's fields; absent optional ones are left out.
             pub fn write(&self, fields: &mut crate::Fields) {
+                const NAMES: &[&str] = &[$($wire),*];
+                let names_bytes = concat!($($wire),*).len();
+                fields.reserve(NAMES.len(), names_bytes + NAMES.len() * super::VALUE_BYTES_USUAL);
                 $(fields.write($wire, self.$field);)*
             }
         }

@@ -58,6 +58,9 @@ const WORDS: [&str; 13] = [
 const LETTERS: [&str; 13] = [
     "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "m", "l",
 ];
+const FIELDS_USUAL: usize = WORDS.len() + 1;
+/// All names and values but the properties.
+const TEXT_BYTES_USUAL: usize = 256;
 const BROKER_LETTER: &str = "n";
 
 /// Whether a send code uses letters.
@@ -94,6 +97,8 @@ impl<'a> SendRequest<'a> {
     pub fn write(&self, code: RequestCode, fields: &mut Fields) {
         let is_short = has_letters(code);
         let names = if is_short { &LETTERS } else { &WORDS };
+        let properties_bytes = self.properties.map_or(0, str::len);
+        fields.reserve(FIELDS_USUAL, TEXT_BYTES_USUAL + properties_bytes);
         fields.write(names[0], self.producer_group);
         fields.write(names[1], self.topic);
         fields.write(names[2], self.default_topic);
