@@ -169,7 +169,7 @@ fn check(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> 
             limit,
         });
     }
-    let is_legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'%' | b'|' | b'_' | b'-');
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"%|_-".contains(&byte);
     let illegal = name.bytes().position(|byte| !is_legal(byte));
     // All before it are ASCII, so a character begins there.
     match illegal.and_then(|at| name[at..].chars().next()) {
