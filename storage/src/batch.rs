@@ -21,8 +21,8 @@ use thiserror::Error;
 
 use crate::codec;
 use crate::message::{
-    self, FLAG_TRANSACTION_MASK, FLAG_TRANSACTION_ROLLBACK, MESSAGE_BYTES_MIN, MessageError,
-    NewMessage,
+    self, FLAG_TRANSACTION_MASK, FLAG_TRANSACTION_ROLLBACK, KeyHasher, MESSAGE_BYTES_MIN,
+    MessageError, NewMessage, Terms,
 };
 use crate::tables::Command;
 
@@ -160,8 +160,8 @@ impl BatchBuilder {
         head: RowHead,
         new: &NewMessage<'_>,
     ) -> Result<usize, MessageError> {
-        let tags_code = message::tags_code(new.properties);
-        self.push_with_tags_code(head, new, tags_code)
+        let terms = Terms::of(new.properties);
+        self.push(head, new, terms, terms.tags_code())
     }
 
     /// As [`push_message`](Self::push_message), with a tags code that means something else to this topic
@@ -172,6 +172,16 @@ impl BatchBuilder {
         new: &NewMessage<'_>,
         tags_code: i64,
     ) -> Result<usize, MessageError> {
+        self.push(head, new, Terms::of(new.properties), tags_code)
+    }
+
+    fn push(
+        &mut self,
+        head: RowHead,
+        new: &NewMessage<'_>,
+        terms: Terms<'_>,
+        tags_code: i64,
+    ) -> Result<usize, MessageError> {
         let position = self.buffer.len();
         let size = new.encoded_len()?;
         let end = position + size;
@@ -179,9 +189,9 @@ impl BatchBuilder {
         new.encode(&mut self.buffer)?;
         let hashes_before = self.hashes.len();
         if new.sys_flag & FLAG_TRANSACTION_MASK != FLAG_TRANSACTION_ROLLBACK {
-            let keys = message::keys(new.properties).take(KEYS_MAX);
-            self.hashes
-                .extend(keys.map(|key| message::key_hash(new.topic, key)));
+            let hasher = KeyHasher::new(new.topic);
+            let keys = terms.keys().take(KEYS_MAX);
+            self.hashes.extend(keys.map(|key| hasher.hash(key)));
         }
         self.rows.push(Row {
             head,

@@ -441,28 +441,82 @@ pub fn java_hash(text: &str) -> i32 {
 
 /// Java's string hash of `topic#key`, under which messages are indexed.
 pub fn key_hash(topic: &str, key: &str) -> u32 {
-    extend_hash(extend_hash(java_hash(topic), "#"), key) as u32
+    KeyHasher::new(topic).hash(key)
+}
+
+/// [`key_hash`] of several keys of one topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher {
+    topic: i32,
+}
+
+impl KeyHasher {
+    pub(crate) fn new(topic: &str) -> Self {
+        let topic = extend_hash(java_hash(topic), "#");
+        Self { topic }
+    }
+
+    pub(crate) fn hash(self, key: &str) -> u32 {
+        extend_hash(self.topic, key) as u32
+    }
 }
 
 fn extend_hash(start: i32, text: &str) -> i32 {
-    text.encode_utf16().fold(start, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(unit.into())
-    })
+    let extend = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(unit.into());
+    if text.is_ascii() {
+        return text.bytes().map(u16::from).fold(start, extend);
+    }
+    text.encode_utf16().fold(start, extend)
 }
 
-/// The tag's hash as consume queues hold it: sign-extended, 0 without a tag.
-pub fn tags_code(properties_text: &[u8]) -> i64 {
-    property(properties_text, PROPERTY_TAGS).map_or(0, |tag| i64::from(java_hash(tag)))
+/// What a message is found by, from one pass over its properties.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    tag: Option<&'a str>,
+    unique_key: &'a str,
+    key_words: &'a str,
+}
+
+impl<'a> Terms<'a> {
+    /// As with [`property`], the first of a name counts, and is none if it is not UTF-8.
+    pub fn of(properties_text: &'a [u8]) -> Self {
+        let (mut tag, mut unique_key, mut key_words) = (None, None, None);
+        for (name, value) in properties(properties_text) {
+            let first = if name == PROPERTY_TAGS.as_bytes() {
+                &mut tag
+            } else if name == PROPERTY_UNIQUE_KEY.as_bytes() {
+                &mut unique_key
+            } else if name == PROPERTY_KEYS.as_bytes() {
+                &mut key_words
+            } else {
+                continue;
+            };
+            first.get_or_insert(value);
+        }
+        let text = |value: Option<&'a [u8]>| value.and_then(|value| str::from_utf8(value).ok());
+        Self {
+            tag: text(tag),
+            unique_key: text(unique_key).unwrap_or_default(),
+            key_words: text(key_words).unwrap_or_default(),
+        }
+    }
+
+    /// The tag's hash as consume queues hold it: sign-extended, 0 without a tag.
+    pub fn tags_code(&self) -> i64 {
+        self.tag.map_or(0, |tag| i64::from(java_hash(tag)))
+    }
+
+    /// All keys: the producer's id first, then the application's words.
+    pub fn keys(self) -> impl Iterator<Item = &'a str> {
+        std::iter::once(self.unique_key)
+            .chain(self.key_words.split(' '))
+            .filter(|key| !key.is_empty())
+    }
 }
 
 /// All keys of a message: the producer's id first, then the application's words.
 pub fn keys(properties_text: &[u8]) -> impl Iterator<Item = &str> {
-    let words = property(properties_text, PROPERTY_KEYS).unwrap_or_default();
-    let unique = property(properties_text, PROPERTY_UNIQUE_KEY);
-    unique
-        .into_iter()
-        .chain(words.split(' '))
-        .filter(|key| !key.is_empty())
+    Terms::of(properties_text).keys()
 }
 
 #[cfg(test)]
@@ -593,8 +647,11 @@ mod tests {
     fn keys_and_tags_are_found_and_hashed_as_java_does() {
         let text = sample("T", "1.2.3.4:5").properties;
         assert_eq!(keys(text).collect::<Vec<_>>(), ["U1", "a", "b"]);
-        assert_eq!(tags_code(text), i64::from(java_hash("TagA")));
-        assert_eq!(tags_code(b""), 0);
+        assert_eq!(Terms::of(text).tags_code(), i64::from(java_hash("TagA")));
+        assert_eq!(Terms::of(b"").tags_code(), 0);
+        let twice = b"UNIQ_KEY\x01\xFF\x02TAGS\x01A\x02KEYS\x01k\x02UNIQ_KEY\x01U\x02TAGS\x01B";
+        assert_eq!(Terms::of(twice).tags_code(), 65);
+        assert_eq!(keys(twice).collect::<Vec<_>>(), ["k"]);
         assert_eq!(java_hash("polygenelubricants"), i32::MIN);
         assert_eq!(java_hash("\u{1F600}"), 0xD83D * 31 + 0xDE00);
         assert_eq!(key_hash("T", "k"), java_hash("T#k") as u32);
