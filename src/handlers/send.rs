@@ -1,7 +1,7 @@
 //! Sends: 10, 310, 320. The message goes into the group's open batch from here, and the answer goes
 //! out when its record is applied; no task is made for a send that finds a leader and its topic.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,39 +31,49 @@ const REGION: &str = "DefaultRegion";
 /// Rows, hashes and heads that a message costs in the log beside its parts, about.
 const OVERHEAD_BYTES: usize = 200;
 
-/// A send whose header and sizes are right.
-struct Checked {
-    topic: String,
-    default_topic: String,
-    default_queues: i32,
-    queue_id: i32,
-    is_batch: bool,
-    sys_flag: i32,
-    born_timestamp: i64,
-    reconsume_times: i32,
+/// The properties that the broker adds to a message, about.
+const ADDED_BYTES: usize = 128;
+
+/// A send whose header and sizes are right, borrowed from its request.
+struct Checked<'r> {
+    header: SendRequest<'r>,
+    given: Given,
+}
+
+/// What becomes of a send.
+enum Step {
+    Append(Accepted),
+    CreateTopic,
+    Relay,
 }
 
 /// Takes a send. Returns when it is admitted or answered; waits only for room.
 pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) {
-    let checked = match check(&request) {
-        Ok(checked) => checked,
-        Err(failure) => return refuse(group, request, &failure),
-    };
-    if !group.leads() {
-        return spawn_relay(broker.clone(), group.clone(), request);
-    }
-    let known = group.store.tables().topic(&checked.topic);
-    match known {
-        Some(topic) => submit(broker, group, &topic, &checked, request).await,
-        None => {
+    match next_step(broker, group, &request) {
+        Ok(Step::Append(accepted)) => submit(broker, group, accepted, request).await,
+        Ok(Step::Relay) => spawn_relay(broker.clone(), group.clone(), request),
+        Ok(Step::CreateTopic) => {
             let (broker, group) = (broker.clone(), group.clone());
             tokio::spawn(async move {
-                match create_topic(&broker, &group, &checked, &request).await {
-                    Ok(topic) => submit(&broker, &group, &topic, &checked, request).await,
+                match create_topic(&broker, &group, &request).await {
+                    Ok(accepted) => submit(&broker, &group, accepted, request).await,
                     Err(failure) => refuse(&group, request, &failure),
                 }
             });
         }
+        Err(failure) => refuse(group, request, &failure),
+    }
+}
+
+fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, Failure> {
+    let checked = check(request)?;
+    if !group.leads() {
+        return Ok(Step::Relay);
+    }
+    let known = group.store.tables().topic(checked.header.topic);
+    match known {
+        Some(topic) => accept(broker, topic, &checked, request).map(Step::Append),
+        None => Ok(Step::CreateTopic),
     }
 }
 
@@ -90,7 +100,7 @@ fn spawn_relay(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
     });
 }
 
-fn check(request: &Request) -> Result<Checked, Failure> {
+fn check(request: &Request) -> Result<Checked<'_>, Failure> {
     let header = SendRequest::parse(request.code(), &request.command.fields)?;
     let illegal = |reason: String| Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason);
     names_of::check_topic(header.topic).map_err(|error| {
@@ -118,107 +128,140 @@ fn check(request: &Request) -> Result<Checked, Failure> {
             text.len()
         )));
     }
-    check_supported(&header, text)?;
-    Ok(Checked {
-        topic: header.topic.to_string(),
-        default_topic: header.default_topic.to_string(),
-        default_queues: header.default_topic_queue_nums,
-        queue_id: header.queue_id,
-        is_batch: header.is_batch(),
-        sys_flag: header.sys_flag,
-        born_timestamp: header.born_timestamp,
-        reconsume_times: header.reconsume_times.unwrap_or(0),
-    })
+    let given = Given::of(text);
+    check_supported(&header, &given)?;
+    Ok(Checked { header, given })
 }
 
 /// What is not there yet is refused: a delayed message that came at once would be served wrong. A
 /// consumer's own retry carries a delay that only says when it would like it back.
-fn check_supported(header: &SendRequest<'_>, text: &str) -> Result<(), Failure> {
+fn check_supported(header: &SendRequest<'_>, given: &Given) -> Result<(), Failure> {
+    let Some(feature) = given.unsupported else {
+        return Ok(());
+    };
     if names_of::group_of_retry_topic(header.topic).is_some() {
         return Ok(());
     }
-    for (name, value) in properties::iter(text) {
-        let feature = match name {
-            names::DELAY_LEVEL if value != "0" => "delay levels",
-            names::TIMER_DELAY_SEC | names::TIMER_DELAY_MS | names::TIMER_DELIVER_MS => "timers",
-            names::TRANSACTION_PREPARED if value.eq_ignore_ascii_case("true") => "transactions",
-            _ => continue,
-        };
-        let reason = format!("{feature} are not supported by this version of the broker");
-        return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
+    let reason = format!("{feature} are not supported by this version of the broker");
+    Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason))
+}
+
+/// Which properties with a meaning to the broker a message came with, from one pass over them.
+#[derive(Default)]
+struct Given {
+    region: bool,
+    trace_on: bool,
+    cluster: bool,
+    unique_key: bool,
+    /// The first feature asked for that is not there yet.
+    unsupported: Option<&'static str>,
+}
+
+impl Given {
+    fn of(text: &str) -> Self {
+        let mut given = Given::default();
+        for (name, value) in properties::iter(text) {
+            let feature = match name {
+                names::MSG_REGION => {
+                    given.region = true;
+                    continue;
+                }
+                names::TRACE_ON => {
+                    given.trace_on = true;
+                    continue;
+                }
+                names::CLUSTER => {
+                    given.cluster = true;
+                    continue;
+                }
+                names::UNIQ_KEY => {
+                    given.unique_key = true;
+                    continue;
+                }
+                names::DELAY_LEVEL if value != "0" => "delay levels",
+                names::TIMER_DELAY_SEC | names::TIMER_DELAY_MS | names::TIMER_DELIVER_MS => {
+                    "timers"
+                }
+                names::TRANSACTION_PREPARED if value.eq_ignore_ascii_case("true") => "transactions",
+                _ => continue,
+            };
+            given.unsupported.get_or_insert(feature);
+        }
+        given
     }
-    Ok(())
 }
 
 async fn create_topic(
     broker: &Arc<Broker>,
     group: &Arc<Group>,
-    checked: &Checked,
     request: &Request,
-) -> Result<Arc<Topic>, Failure> {
+) -> Result<Accepted, Failure> {
+    let checked = check(request)?;
     let deadline = request.caller.received + forward::hold_budget(request.code());
     let wanted = topics::AutoCreate {
-        topic: &checked.topic,
-        default_topic: &checked.default_topic,
-        queues: checked.default_queues,
+        topic: checked.header.topic,
+        default_topic: checked.header.default_topic,
+        queues: checked.header.default_topic_queue_nums,
     };
-    topics::auto_create(broker, group, wanted, deadline).await
+    let topic = topics::auto_create(broker, group, wanted, deadline).await?;
+    accept(broker, topic, &checked, request)
 }
 
-/// A message's parts as they will be stored, apart from the request they came in.
+/// A send with all that will be stored of it, apart from the request it came in.
+struct Accepted {
+    topic: Arc<Topic>,
+    queue_id: u16,
+    sys_flag: i32,
+    born_timestamp: i64,
+    reconsume_times: i32,
+    messages: Messages,
+}
+
+/// The messages of a send: nearly always one, which needs no list.
+enum Messages {
+    One(Part),
+    Batch(Vec<Part>),
+}
+
+/// What one message has of its own.
 struct Part {
     flag: i32,
     body: Bytes,
     properties: Vec<u8>,
 }
 
-/// What is the same for all messages of a send.
-struct Shape {
-    topic: Arc<Topic>,
-    queue_id: u16,
-    sys_flag: i32,
-    born_timestamp: i64,
-    reconsume_times: i32,
+impl Accepted {
+    fn parts(&self) -> &[Part] {
+        match &self.messages {
+            Messages::One(part) => std::slice::from_ref(part),
+            Messages::Batch(parts) => parts,
+        }
+    }
+
+    /// Bytes that it takes in the log, about.
+    fn bytes(&self) -> usize {
+        let bytes_of = |part: &Part| part.body.len() + part.properties.len() + OVERHEAD_BYTES;
+        self.parts().iter().map(bytes_of).sum()
+    }
 }
 
-async fn submit(
-    broker: &Arc<Broker>,
-    group: &Arc<Group>,
-    topic: &Arc<Topic>,
-    checked: &Checked,
-    request: Request,
-) {
-    let prepared = choose_queue(topic, checked.queue_id)
-        .and_then(|queue_id| Ok((queue_id, prepare(broker, checked, &request)?)));
-    let (queue_id, parts) = match prepared {
-        Ok(prepared) => prepared,
-        Err(failure) => return refuse(group, request, &failure),
-    };
-    let shape = Shape {
-        topic: topic.clone(),
-        queue_id,
-        sys_flag: checked.sys_flag,
-        born_timestamp: checked.born_timestamp,
-        reconsume_times: checked.reconsume_times,
-    };
-    let born_host = request.caller.peer;
-    let bytes = parts
-        .iter()
-        .map(|p| p.body.len() + p.properties.len() + OVERHEAD_BYTES)
-        .sum();
+async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, request: Request) {
+    let bytes = accepted.bytes();
     if let Some(reason) = group.disk.refuses(bytes) {
         let failure = Failure::code(ResponseCode::SERVICE_NOT_AVAILABLE, reason);
         return refuse(group, request, &failure);
     }
+    let born_host = request.caller.peer;
     let deadline = request.caller.received + forward::hold_budget(request.code());
-    let mut done = answer_when_done(broker, group, request, &shape, bytes);
+    let mut done = answer_when_done(broker, group, request, &accepted);
     loop {
         let encode = |batch: &mut BatchBuilder| {
-            for part in &parts {
-                push(batch, &shape, part, born_host);
+            for part in accepted.parts() {
+                push(batch, &accepted, part, born_host);
             }
         };
-        match group.appender.submit((parts.len(), bytes), encode, done) {
+        let size = (accepted.parts().len(), bytes);
+        match group.appender.submit(size, encode, done) {
             Ok(()) => return,
             Err((NotAdmitted::NotLeader, back)) => return back(Err(Failure::NotLeader)),
             Err((NotAdmitted::Full, back)) => done = back,
@@ -234,21 +277,21 @@ async fn submit(
     }
 }
 
-fn push(batch: &mut BatchBuilder, shape: &Shape, part: &Part, born_host: std::net::SocketAddr) {
+fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: SocketAddr) {
     let message = NewMessage {
-        topic: &shape.topic.config.name,
-        queue_id: shape.queue_id,
+        topic: &send.topic.config.name,
+        queue_id: send.queue_id,
         flag: part.flag,
-        sys_flag: shape.sys_flag,
-        born_timestamp: shape.born_timestamp,
+        sys_flag: send.sys_flag,
+        born_timestamp: send.born_timestamp,
         born_host,
-        reconsume_times: shape.reconsume_times,
+        reconsume_times: send.reconsume_times,
         prepared_offset: 0,
         body: &part.body,
         properties: &part.properties,
     };
     let head = RowHead {
-        topic_id: shape.topic.id,
+        topic_id: send.topic.id,
         ..RowHead::default()
     };
     batch
@@ -283,19 +326,42 @@ fn choose_queue(topic: &Topic, wanted: i32) -> Result<u16, Failure> {
     }
 }
 
-/// The messages of a send with the properties that the broker adds.
-fn prepare(broker: &Broker, checked: &Checked, request: &Request) -> Result<Vec<Part>, Failure> {
-    let header = SendRequest::parse(request.code(), &request.command.fields)?;
+/// The send as it will be stored, with the properties that the broker adds.
+fn accept(
+    broker: &Broker,
+    topic: Arc<Topic>,
+    checked: &Checked<'_>,
+    request: &Request,
+) -> Result<Accepted, Failure> {
+    let header = &checked.header;
+    let queue_id = choose_queue(&topic, header.queue_id)?;
     let body = &request.command.body;
-    if !checked.is_batch {
-        let properties = complete(broker, header.properties.unwrap_or_default())?;
-        return Ok(vec![Part {
+    let messages = if header.is_batch() {
+        Messages::Batch(unpack(broker, header, body)?)
+    } else {
+        Messages::One(Part {
             flag: header.flag,
             body: body.clone(),
-            properties,
-        }]);
-    }
-    if names_of::group_of_retry_topic(&checked.topic).is_some() {
+            properties: complete(
+                broker,
+                header.properties.unwrap_or_default(),
+                &checked.given,
+            )?,
+        })
+    };
+    Ok(Accepted {
+        topic,
+        queue_id,
+        sys_flag: header.sys_flag,
+        born_timestamp: header.born_timestamp,
+        reconsume_times: header.reconsume_times.unwrap_or(0),
+        messages,
+    })
+}
+
+/// The messages of a batch.
+fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec<Part>, Failure> {
+    if names_of::group_of_retry_topic(header.topic).is_some() {
         let reason = "a retry topic takes no batches";
         return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
     }
@@ -303,11 +369,12 @@ fn prepare(broker: &Broker, checked: &Checked, request: &Request) -> Result<Vec<
     for message in batch::decode(body) {
         let message =
             message.map_err(|e| Failure::code(ResponseCode::MESSAGE_ILLEGAL, e.to_string()))?;
-        check_supported(&header, message.properties)?;
+        let given = Given::of(message.properties);
+        check_supported(header, &given)?;
         parts.push(Part {
             flag: message.flag,
             body: body.slice_ref(message.body),
-            properties: complete(broker, message.properties)?,
+            properties: complete(broker, message.properties, &given)?,
         });
     }
     if parts.is_empty() {
@@ -320,19 +387,19 @@ fn prepare(broker: &Broker, checked: &Checked, request: &Request) -> Result<Vec<
 }
 
 /// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there.
-fn complete(broker: &Broker, text: &str) -> Result<Vec<u8>, Failure> {
-    let mut complete = Vec::with_capacity(text.len() + 128);
+fn complete(broker: &Broker, text: &str, given: &Given) -> Result<Vec<u8>, Failure> {
+    let mut complete = Vec::with_capacity(text.len() + ADDED_BYTES);
     complete.extend_from_slice(text.as_bytes());
-    let mut add = |name: &str, value: &str| {
-        if properties::get(text, name).is_none() {
+    let mut add = |is_given: bool, name: &str, value: &str| {
+        if !is_given {
             gantry_storage::message::push_property(&mut complete, name, value);
         }
     };
-    add(names::MSG_REGION, REGION);
-    add(names::TRACE_ON, "true");
-    add(names::CLUSTER, &broker.config.cluster);
-    if properties::get(text, names::UNIQ_KEY).is_none() {
-        add(names::UNIQ_KEY, &broker.next_unique_key());
+    add(given.region, names::MSG_REGION, REGION);
+    add(given.trace_on, names::TRACE_ON, "true");
+    add(given.cluster, names::CLUSTER, &broker.config.cluster);
+    if !given.unique_key {
+        add(false, names::UNIQ_KEY, &broker.next_unique_key());
     }
     let limit = properties::PROPERTIES_BYTES_MAX;
     if complete.len() > limit {
@@ -346,11 +413,11 @@ fn answer_when_done(
     broker: &Arc<Broker>,
     group: &Arc<Group>,
     request: Request,
-    shape: &Shape,
-    bytes: usize,
+    accepted: &Accepted,
 ) -> Done {
     let (broker, group) = (broker.clone(), group.clone());
-    let (topic, queue_id) = (shape.topic.clone(), shape.queue_id);
+    let (topic, queue_id) = (accepted.topic.clone(), accepted.queue_id);
+    let bytes = accepted.bytes();
     let host = broker
         .routes
         .store_host(request.caller.listener, request.caller.node, group.id);
@@ -376,7 +443,6 @@ fn format_answer(
     queue_id: u16,
     host: SocketAddrV4,
 ) -> RemotingCommand {
-    use std::fmt::Write;
     let mut ids = String::with_capacity(appended.len() * 33);
     let mut first = None;
     for one in appended {
@@ -396,7 +462,7 @@ fn format_answer(
             host: host.into(),
             physical_offset: physical_offset.get() as i64,
         };
-        write!(ids, "{id}").expect("writing to a string cannot fail");
+        id.append_to(&mut ids);
     }
     let mut response = RemotingCommand::success_to(&request.command);
     let header = gantry_protocol::headers::SendResponse {
