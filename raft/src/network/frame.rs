@@ -20,7 +20,11 @@ pub(super) const FRAME_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// The largest frame that is accepted from someone who has not proved to be a peer.
 const GREETING_BYTES_MAX: usize = 64 * 1024;
 
+/// Room for frames that is allocated at once. Frames share it, and it lives as long as the last of them.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Less room than this is not read into: a read for every few bytes would cost more than a new allocation.
+const ROOM_BYTES_MIN: usize = 4 * 1024;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +119,7 @@ impl FrameReader {
             if let Some(frame) = self.cut()? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(self.missing().max(READ_BYTES));
+            self.make_room();
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
@@ -123,6 +127,15 @@ impl FrameReader {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 };
             }
+        }
+    }
+
+    /// Uses up the room there is before it allocates. Records stay in memory as slices of what they were read
+    /// into, so an allocation for each read would keep all of it for the sake of a few small messages.
+    fn make_room(&mut self) {
+        let missing = self.missing();
+        if self.buffer.capacity() - self.buffer.len() < missing.max(ROOM_BYTES_MIN) {
+            self.buffer.reserve(missing.max(READ_BYTES));
         }
     }
 
@@ -281,6 +294,25 @@ mod tests {
         assert_eq!((frame.body[299], frame.body[300]), (1, 2));
         assert_eq!(reader.read().await.unwrap().unwrap().head.kind, Kind::End);
         sent.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn small_frames_that_are_kept_share_their_memory() {
+        let (mut reader, mut writer) = pair();
+        let body = [Bytes::from(vec![5; 1000])];
+        let frame_bytes = HEAD_BYTES + 1000;
+        let mut kept: Vec<Bytes> = Vec::new();
+        for id in 0..50 {
+            let head = Head::new(Kind::Append, 7, id);
+            let (sent, read) = tokio::join!(writer.write(head, &body), reader.read());
+            sent.unwrap();
+            kept.push(read.unwrap().unwrap().body);
+        }
+        let apart = kept
+            .windows(2)
+            .filter(|two| two[0].as_ptr() as usize + frame_bytes != two[1].as_ptr() as usize)
+            .count();
+        assert_eq!(apart, 0, "each of these lies behind the one before");
     }
 
     #[tokio::test]
