@@ -1,8 +1,8 @@
 //! Admits what is to be written to a group's log, forms batches, proposes them, and releases the
 //! replies in log order.
 //!
-//! Whatever arrives while earlier batches are under way is gathered into the open batch; there is no
-//! timer. A message is encoded into the open batch by the task that read it from its socket, which
+//! Whatever arrives while a batch is under way is gathered into the open batch, and goes when that one
+//! is back or when the open batch is full; there is no timer. A message is encoded into the open batch by the task that read it from its socket, which
 //! is the only copy of its body.
 
 use std::collections::VecDeque;
@@ -23,7 +23,8 @@ use crate::metrics::GroupMetrics;
 /// A batch is closed at this size even if it could wait for more.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Batches under way at the same time; while they are, the next one fills.
+/// Full batches under way at the same time. One that is not full waits until none is: each costs the
+/// processors of three nodes some 200 us, whatever is in it, and meanwhile it fills (docs/performance.md).
 const BATCHES_IN_FLIGHT: usize = 4;
 
 /// The outcome of one appended message.
@@ -90,17 +91,20 @@ struct Queue {
 }
 
 impl Queue {
-    /// Closes the gathered batch when it is large enough.
-    fn close_if_full(&mut self) {
-        if self.open.batch.len_bytes() >= BATCH_BYTES {
+    /// Closes the gathered batch when it is large enough; whether it was.
+    fn close_if_full(&mut self) -> bool {
+        let is_full = self.open.batch.len_bytes() >= BATCH_BYTES;
+        if is_full {
             self.full.push_back(std::mem::take(&mut self.open));
         }
+        is_full
     }
 
-    /// The oldest batch that has anything in it.
-    fn take(&mut self) -> Option<Open> {
+    /// The oldest full batch, or what was gathered if nothing is under way.
+    fn take(&mut self, under_way: usize) -> Option<Open> {
         let oldest = self.full.pop_front();
-        oldest.or_else(|| (!self.open.waiting.is_empty()).then(|| std::mem::take(&mut self.open)))
+        let gathered = under_way == 0 && !self.open.waiting.is_empty();
+        oldest.or_else(|| gathered.then(|| std::mem::take(&mut self.open)))
     }
 }
 
@@ -168,9 +172,9 @@ impl Appender {
         open.bytes += bytes;
         open.waiting.push(Waiting::Messages { count, done });
         let first = open.waiting.len() == 1;
-        queue.close_if_full();
+        let full = queue.close_if_full();
         drop(queue);
-        if first {
+        if first || full {
             self.shared.filled.notify_one();
         }
         Ok(())
@@ -260,8 +264,12 @@ impl Appender {
         log: &CommitLog,
         clock: &WallClock,
     ) -> bool {
-        while self.shared.in_flight.load(Ordering::Acquire) < BATCHES_IN_FLIGHT {
-            let Some(next) = self.shared.lock().take() else {
+        loop {
+            let under_way = self.shared.in_flight.load(Ordering::Acquire);
+            if under_way >= BATCHES_IN_FLIGHT {
+                return true;
+            }
+            let Some(next) = self.shared.lock().take(under_way) else {
                 return true;
             };
             let Open {
@@ -305,7 +313,6 @@ impl Appender {
                 return false;
             }
         }
-        true
     }
 
     fn fail_open(&self, failure: impl Fn() -> Failure) {

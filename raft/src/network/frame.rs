@@ -302,7 +302,7 @@ mod tests {
         let body = [Bytes::from(vec![5; 1000])];
         let frame_bytes = HEAD_BYTES + 1000;
         let mut kept: Vec<Bytes> = Vec::new();
-        for id in 0..50 {
+        for id in 0..400 {
             let head = Head::new(Kind::Append, 7, id);
             let (sent, read) = tokio::join!(writer.write(head, &body), reader.read());
             sent.unwrap();
@@ -312,7 +312,7 @@ mod tests {
             .windows(2)
             .filter(|two| two[0].as_ptr() as usize + frame_bytes != two[1].as_ptr() as usize)
             .count();
-        assert_eq!(apart, 0, "each of these lies behind the one before");
+        assert!(apart < 10, "{apart} allocations for 400 frames of 1 kB");
     }
 
     #[tokio::test]
