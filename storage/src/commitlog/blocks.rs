@@ -123,6 +123,18 @@ impl Blocks {
     }
 }
 
+/// Writes zeros from one place in a file to another, through the page cache.
+pub(crate) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; to.saturating_sub(from).min(WRITE_BYTES_MAX as u64) as usize];
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(WRITE_BYTES_MAX as u64);
+        file.write_all_at(&zeros[..len as usize], at)?;
+        at += len;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -7,15 +7,16 @@
 //!
 //! A group ends behind a vote, because a record that follows the vote must not be durable before it, and in
 //! front of everything that changes the shape of the log. Inside of a group the order on disk is: records
-//! (and directories, when the log rolls), sync, vote, sync, mark. A write or sync that fails is never tried
-//! again: what the device did with it is unknown, so the log closes and everything queued gets the error.
+//! (and directories, when the log rolls), sync, vote, sync; then come the callbacks, then the mark. A write
+//! or sync that fails is never tried again: what the device did with it is unknown, so the log closes and
+//! everything queued gets the error.
 
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, zero};
 use super::format::{Header, LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES, segment_base};
 use super::group::{Alone, Group};
 use super::hard_state::HardState;
@@ -30,9 +31,6 @@ use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
 
 const PADDING: [u8; RECORD_ALIGN as usize] = [0; RECORD_ALIGN as usize];
-
-/// Zeros written at once over a truncated tail; bytes.
-const ZEROS_BYTES: u64 = 1 << 20;
 
 /// What a turn of the writer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +159,12 @@ impl Writer {
         for done in callbacks {
             done(outcome.clone());
         }
+        // Nobody waits for it: a mark that lags behind costs a second look at some records.
+        if outcome.is_ok()
+            && let Err(error) = self.write_mark()
+        {
+            self.fail(&error);
+        }
     }
 
     fn write_group(&mut self, group: &mut Group) -> Result<(), LogError> {
@@ -177,7 +181,6 @@ impl Writer {
             self.count_syncs(2);
             self.shared.lock().vote = Some(vote);
         }
-        self.write_mark()?;
         let mut state = self.shared.lock();
         if let Some(last) = group.records.last()
             && group.epoch == state.history
@@ -585,15 +588,4 @@ impl Drop for Writer {
 
 fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
-}
-
-fn zero(file: &dyn File, from: u64, to: u64) -> std::io::Result<()> {
-    let zeros = vec![0; to.saturating_sub(from).min(ZEROS_BYTES) as usize];
-    let mut at = from;
-    while at < to {
-        let len = (to - at).min(ZEROS_BYTES);
-        file.write_all_at(&zeros[..len as usize], at)?;
-        at += len;
-    }
-    Ok(())
 }
