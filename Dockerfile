@@ -15,11 +15,16 @@ COPY Cargo.toml Cargo.lock ./
 COPY protocol/Cargo.toml protocol/Cargo.toml
 COPY storage/Cargo.toml storage/Cargo.toml
 COPY raft/Cargo.toml raft/Cargo.toml
-RUN mkdir src protocol/src storage/src raft/src \
-    && touch src/lib.rs protocol/src/lib.rs storage/src/lib.rs raft/src/lib.rs \
+COPY tests/checker/Cargo.toml tests/checker/Cargo.toml
+# Every target that a manifest names has to be there.
+RUN for file in src/lib.rs protocol/src/lib.rs protocol/benches/codec.rs storage/src/lib.rs \
+        storage/benches/storage/main.rs raft/src/lib.rs tests/checker/src/lib.rs tests/checker/src/main.rs \
+        tests/checker/benches/checker.rs; \
+    do mkdir -p "$(dirname "$file")" && touch "$file"; done \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin gantry \
-    && rm -r src protocol/src storage/src raft/src
+    && rm -r src protocol/src protocol/benches storage/src storage/benches raft/src tests/checker/src \
+        tests/checker/benches
 
 COPY . .
 # Cargo compares times: the real sources may be older than the empty ones that were built above.

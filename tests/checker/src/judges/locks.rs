@@ -1,0 +1,94 @@
+//! A queue is locked by one client at a time, for as long as a lock holds.
+
+use std::collections::HashMap;
+
+use super::Judge;
+use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
+use crate::event::{Answer, Cursor, Locks, Queue, Request};
+
+/// The last grant to a client.
+struct Grant {
+    begun_at: u64,
+    number: u64,
+}
+
+/// All locks that hold or may hold, by owner.
+pub(super) struct Leases {
+    lease_ns: u64,
+    skew_ns: u64,
+    grants: HashMap<Cursor, HashMap<String, Grant>>,
+}
+
+impl Leases {
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        Self {
+            lease_ns: bounds.lease_ns,
+            skew_ns: bounds.skew_ns,
+            grants: HashMap::new(),
+        }
+    }
+
+    fn granted(
+        &mut self,
+        moment: Moment,
+        call: &Call,
+        (locks, queue): (&Locks, &Queue),
+        report: &mut Report,
+    ) {
+        report.judged(Invariant::Lock);
+        let cursor = Cursor {
+            group: locks.group.clone(),
+            queue: queue.clone(),
+        };
+        let grants = self.grants.entry(cursor).or_default();
+        let lease_ns = self.lease_ns;
+        let skewed_at = moment.at.saturating_add(self.skew_ns);
+        for (owner, grant) in grants.iter().filter(|(owner, _)| **owner != locks.owner) {
+            // Whichever came first, the other came before its lease ended.
+            let first_at = grant.begun_at.min(call.at);
+            if skewed_at < first_at.saturating_add(lease_ns) {
+                let text = format!("{} and {owner} both have the lock of {queue}", locks.owner);
+                report.broken(Invariant::Lock, &[grant.number, moment.number], text);
+            }
+        }
+        let fresh = Grant {
+            begun_at: call.at,
+            number: moment.number,
+        };
+        grants.insert(locks.owner.clone(), fresh);
+    }
+}
+
+impl Judge for Leases {
+    fn see(&mut self, moment: Moment, step: &Step<'_>, report: &mut Report) {
+        match step {
+            // From here on the lock may be free.
+            Step::Begun(call) => {
+                let Request::Unlock(locks) = &call.request else {
+                    return;
+                };
+                for queue in &locks.queues {
+                    let cursor = Cursor {
+                        group: locks.group.clone(),
+                        queue: queue.clone(),
+                    };
+                    if let Some(grants) = self.grants.get_mut(&cursor) {
+                        grants.remove(&locks.owner);
+                    }
+                }
+            }
+            Step::Ended {
+                call,
+                outcome: Outcome::Ok(Answer::Locked(queues)),
+            } => {
+                let Request::Lock(locks) = &call.request else {
+                    return;
+                };
+                for queue in queues {
+                    self.granted(moment, call, (locks, queue), report);
+                }
+            }
+            _ => {}
+        }
+    }
+}
