@@ -26,7 +26,7 @@ pub const BLOCK_BYTES: u64 = 4096;
 pub struct Space {
     /// Bytes that an unprivileged process may still allocate.
     pub free: u64,
-    /// Size of the volume.
+    /// What is used and what is free, together.
     pub total: u64,
 }
 
@@ -202,7 +202,8 @@ impl FileSystem for RealFs {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(Space {
             free: stat.f_bavail * stat.f_frsize,
-            total: stat.f_blocks * stat.f_frsize,
+            // As `df` counts, and RocketMQ: what is kept for root is neither used nor free.
+            total: (stat.f_blocks - stat.f_bfree + stat.f_bavail) * stat.f_frsize,
         })
     }
 }
