@@ -1,9 +1,9 @@
 //! Admits what is to be written to a group's log, forms batches, proposes them, and releases the
 //! replies in log order.
 //!
-//! Whatever arrives while a batch is under way is gathered into the open batch, and goes when that one
-//! is back or when the open batch is full; there is no timer. A message is encoded into the open batch by the task that read it from its socket, which
-//! is the only copy of its body.
+//! Whatever arrives while a batch is under way is gathered into the open batch, and goes when that one is
+//! back or when the open batch is full; there is no timer. A message is encoded into the open batch by the
+//! task that read it from its socket, which is the only copy of its body.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
