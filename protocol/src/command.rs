@@ -68,9 +68,6 @@ pub enum DecodeError {
     /// More than [`FIELDS_MAX`] fields.
     #[error("more than {FIELDS_MAX} header fields")]
     TooManyFields,
-    /// A field name above [`FIELD_NAME_BYTES_MAX`].
-    #[error("a field name is longer than {FIELD_NAME_BYTES_MAX} bytes")]
-    FieldNameTooLong,
 }
 
 /// A command that does not fit in a frame.

@@ -95,16 +95,6 @@ impl Fields {
         self.finish(name);
     }
 
-    /// Appends a field with the text of any displayable value, without a temporary string.
-    ///
-    /// # Panics
-    /// If `name` is longer than [`FIELD_NAME_BYTES_MAX`].
-    pub fn push_display(&mut self, name: &str, value: impl fmt::Display) {
-        let name = self.append_name(name);
-        write!(self.text, "{value}").expect("writing to a string cannot fail");
-        self.finish(name);
-    }
-
     /// Appends a typed value; an absent optional writes nothing.
     pub fn write<'a, T: FieldValue<'a>>(&mut self, name: &str, value: T) {
         value.write(self, name);

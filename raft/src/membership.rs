@@ -167,12 +167,12 @@ async fn admit(
     let _one_at_a_time = admission.lock().await;
     let own: NodeNumber = node_of(newcomer);
     let Members {
+        full,
         voters,
         learners,
         next,
-        changing,
     } = members(&shared);
-    if voters.contains(&newcomer) && !changing {
+    if full.contains(&newcomer) {
         return Ok(Vec::new());
     }
     let of_node = |id: &&ReplicaId| node_of(**id) == own && **id != newcomer;
@@ -221,25 +221,28 @@ async fn admit(
 }
 
 struct Members {
+    /// Those that vote in every configuration in force.
+    full: BTreeSet<ReplicaId>,
     /// Those that vote in any configuration in force.
     voters: BTreeSet<ReplicaId>,
     learners: BTreeSet<ReplicaId>,
     /// Those that vote in the newest configuration.
     next: BTreeSet<ReplicaId>,
-    /// Two configurations are in force.
-    changing: bool,
 }
 
 fn members(shared: &Shared) -> Members {
     let metrics = shared.raft.metrics();
     let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
-    let configs = membership.get_joint_config();
     Members {
+        full: full_voters(membership),
         voters: membership.voter_ids().collect(),
         learners: membership.learner_ids().collect(),
-        next: configs.last().cloned().unwrap_or_default(),
-        changing: configs.len() > 1,
+        next: membership
+            .get_joint_config()
+            .last()
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 

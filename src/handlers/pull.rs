@@ -41,7 +41,7 @@ struct Wanted {
     max_messages: usize,
     max_bytes: usize,
     /// Hashes of the tags; none means every message.
-    tags: Option<HashSet<i64>>,
+    tags: Option<Arc<HashSet<i64>>>,
     park: Option<Duration>,
 }
 
@@ -107,7 +107,7 @@ async fn check(
     let asked_bytes = header.max_msg_bytes.filter(|bytes| *bytes > 0);
     Ok(Wanted {
         consumer_group: header.consumer_group.to_string(),
-        tags: filter(broker, header)?,
+        tags: filter(broker, header)?.map(Arc::new),
         topic,
         queue,
         offset: header.queue_offset,

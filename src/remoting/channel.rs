@@ -192,26 +192,15 @@ impl Outgoing {
     }
 }
 
-async fn write_all(socket: &mut OwnedWriteHalf, mut pieces: Vec<Bytes>) -> io::Result<()> {
-    const SLICES_MAX: usize = 64;
-    let mut first = 0;
-    while first < pieces.len() {
-        let slices: Vec<IoSlice<'_>> = pieces[first..]
-            .iter()
-            .take(SLICES_MAX)
-            .map(|piece| IoSlice::new(piece))
-            .collect();
-        let mut written = socket.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while written > 0 {
-            let step = written.min(pieces[first].len());
-            pieces[first].advance(step);
-            written -= step;
-            if pieces[first].is_empty() {
-                first += 1;
-            }
+async fn write_all(socket: &mut OwnedWriteHalf, pieces: Vec<Bytes>) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+    let mut rest = slices.as_mut_slice();
+    // Nothing is left to write of empty pieces.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match socket.write_vectored(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut rest, written),
         }
     }
     Ok(())

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::figures::Figures;
 use super::options::{
-    ConsumeArgs, EndToEndArgs, FailoverArgs, From, LatencyArgs, ProduceArgs, SendArgs,
+    ConsumeArgs, EndToEndArgs, FailoverArgs, From, LatencyArgs, OpenArgs, ProduceArgs, SendArgs,
 };
 use super::reader::Reading;
+use super::sender::Load;
 use super::stamp::Stamp;
 use super::{Bench, Course, PaceOf, processes};
 use crate::cli::failure::{Failure, Outcome};
@@ -66,6 +67,22 @@ fn sending(
     }
 }
 
+/// The figures and the load of a case that sends by the clock.
+fn open_loop(
+    bench: &Bench,
+    case: (&'static str, u32),
+    (send, open): (&SendArgs, &OpenArgs),
+    size: usize,
+) -> (Figures, (Load, PaceOf, bool)) {
+    let OpenArgs { rate, outstanding } = *open;
+    let figures = Figures {
+        rate: Some(rate),
+        ..sending(bench, case, send, (size, outstanding))
+    };
+    let pace = PaceOf::Open { rate, outstanding };
+    (figures, (bench.load(size, 1, send.producers), pace, false))
+}
+
 pub(super) async fn latency(args: LatencyArgs) -> Outcome {
     args.send.check(1)?;
     let mut bench = Bench::prepare(args.ground.clone(), args.measure.clone()).await?;
@@ -79,18 +96,11 @@ async fn latency_all(bench: &mut Bench, args: &LatencyArgs) -> Outcome {
             if bench.is_interrupted() {
                 return Ok(());
             }
-            let outstanding = args.open.outstanding;
-            let figures = Figures {
-                rate: Some(args.open.rate),
-                ..sending(bench, ("latency", run), &args.send, (size, outstanding))
-            };
-            let pace = PaceOf::Open {
-                rate: args.open.rate,
-                outstanding,
-            };
+            let by_the_clock = (&args.send, &args.open);
+            let (figures, load) = open_loop(bench, ("latency", run), by_the_clock, size);
             let course = Course {
                 figures,
-                load: Some((bench.load(size, 1, args.send.producers), pace, false)),
+                load: Some(load),
                 ..Course::of(&args.measure)
             };
             bench.measure(course).await?;
@@ -113,11 +123,8 @@ async fn end_to_end_all(bench: &mut Bench, args: &EndToEndArgs) -> Outcome {
             if bench.is_interrupted() {
                 return Ok(());
             }
-            let outstanding = args.open.outstanding;
-            let figures = Figures {
-                rate: Some(args.open.rate),
-                ..sending(bench, ("end-to-end", run), &args.send, (size, outstanding))
-            };
+            let by_the_clock = (&args.send, &args.open);
+            let (figures, load) = open_loop(bench, ("end-to-end", run), by_the_clock, size);
             let tail = bench.ground.offsets(true).await?;
             let bounds = (tail.clone(), tail);
             let (queues, readers) =
@@ -128,13 +135,9 @@ async fn end_to_end_all(bench: &mut Bench, args: &EndToEndArgs) -> Outcome {
                 waits: true,
                 stamp: Some(Stamp::new()),
             };
-            let pace = PaceOf::Open {
-                rate: args.open.rate,
-                outstanding,
-            };
             let course = Course {
                 figures,
-                load: Some((bench.load(size, 1, args.send.producers), pace, false)),
+                load: Some(load),
                 reading: Some((reading, queues, readers)),
                 ..Course::of(&args.measure)
             };

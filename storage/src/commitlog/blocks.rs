@@ -123,9 +123,12 @@ impl Blocks {
     }
 }
 
-/// Writes zeros from one place in a file to another, through the page cache.
+/// Writes zeros from one place in a file to another; past the page cache where both are at the edge of a
+/// block.
 pub(crate) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; to.saturating_sub(from).min(WRITE_BYTES_MAX as u64) as usize];
+    let len = to.saturating_sub(from).min(WRITE_BYTES_MAX as u64) as usize;
+    let memory = vec![0; len + BLOCK];
+    let zeros = &memory[memory.as_ptr().align_offset(BLOCK)..];
     let mut at = from;
     while at < to {
         let len = (to - at).min(WRITE_BYTES_MAX as u64);

@@ -165,12 +165,13 @@ impl CommitLog {
             drop(state);
             let mut buffer = vec![0; len];
             let at = offset.get() - base.get();
-            let read = if may_wait {
-                // Whoever reads here is likely to go on.
-                file.will_read(at, READ_AHEAD_BYTES);
-                file.read_exact_at(&mut buffer, at)
-            } else {
-                file.read_exact_now_at(&mut buffer, at)
+            let read = match file.read_exact_now_at(&mut buffer, at) {
+                Err(error) if may_wait && error.kind() == ErrorKind::WouldBlock => {
+                    // Whoever reads here is likely to go on.
+                    file.will_read(at, READ_AHEAD_BYTES);
+                    file.read_exact_at(&mut buffer, at)
+                }
+                read => read,
             };
             if self.shared.lock().view.epoch != epoch {
                 continue;

@@ -8,14 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::blocks::zero;
 use super::segment::{SPARE_SUFFIX, TEMPORARY_SUFFIX, segment_path};
 use super::sidecar;
 use crate::error::{LogError, OpenError};
-use crate::fs::{BLOCK_BYTES, File, FileSystem};
+use crate::fs::{File, FileSystem};
 use crate::position::PhysicalOffset;
-
-/// Zeros written at once while a file is prepared; bytes.
-const ZEROS_BYTES: u64 = 1 << 20;
 
 /// The shelf. Shared by the writer, which takes and returns files, and by whoever prepares them.
 pub(crate) struct Spares {
@@ -106,15 +104,7 @@ impl Spares {
 
     fn make_zeroed(&self, path: &Path) -> Result<(), LogError> {
         let file = self.make(path)?;
-        let memory = vec![0; (ZEROS_BYTES.min(self.segment_bytes) + BLOCK_BYTES) as usize];
-        let zeros = &memory[memory.as_ptr().align_offset(BLOCK_BYTES as usize)..];
-        let mut at = 0;
-        while at < self.segment_bytes {
-            let len = (self.segment_bytes - at).min(ZEROS_BYTES);
-            file.write_all_at(&zeros[..len as usize], at)
-                .map_err(LogError::allocating("write", path))?;
-            at += len;
-        }
+        zero(&*file, 0, self.segment_bytes).map_err(LogError::allocating("write", path))?;
         file.sync_data().map_err(LogError::allocating("sync", path))
     }
 
