@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_storage::tables::Command;
-use gantry_storage::{LogIndex, StoreError, retention};
+use gantry_storage::{LogConfig, LogIndex, StoreError, retention};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::catalog;
@@ -15,6 +16,9 @@ use crate::config::Config;
 use crate::group::{Group, HOLD};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A piece of the next segment is prepared this often while the log grows.
+const PREPARE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables are copied this often, or when so much log has come that replaying it would be felt.
 const COPY_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,7 +40,7 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
             copied = (Instant::now(), end);
         }
         let working = group.clone();
-        match tokio::task::spawn_blocking(move || chores(&working, copies)).await {
+        match spawn_blocking(move || chores(&working, copies)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
@@ -54,19 +58,37 @@ fn chores(group: &Group, copies: bool) -> Result<(), StoreError> {
     if let Err(error) = group.log.save_indexes() {
         tracing::warn!(group = group.name, %error, "the log's own index cannot be written");
     }
-    let fill = group.log.bounds().end_offset.get() % group.segment_bytes;
-    if fill > group.segment_bytes / 2
-        && let Err(error) = group.log.prepare_next()
-    {
-        tracing::warn!(group = group.name, %error, "the next segment cannot be prepared");
-    }
     Ok(())
+}
+
+/// Prepares the next segment of one group while the active one fills: twice as fast, so that the disk never
+/// has much of it to do at once.
+pub async fn next_segment(group: Arc<Group>) {
+    const UNIT: u64 = LogConfig::SEGMENT_UNIT;
+    let mut prepared_for = group.log.bounds().end_offset.get();
+    loop {
+        let end = group.log.bounds().end_offset.get();
+        let grown = end.saturating_sub(prepared_for);
+        prepared_for = end;
+        if grown == 0 {
+            tokio::time::sleep(INTERVAL).await;
+            continue;
+        }
+        let working = group.clone();
+        let bytes = (2 * grown).next_multiple_of(UNIT);
+        let prepared = spawn_blocking(move || working.log.prepare_next(bytes)).await;
+        if let Ok(Err(error)) = prepared {
+            tracing::warn!(group = group.name, %error, "the next segment cannot be prepared");
+            tokio::time::sleep(INTERVAL).await;
+        }
+        tokio::time::sleep(PREPARE_INTERVAL).await;
+    }
 }
 
 /// Removes what is too old or too much, and notes whether the disk takes sends.
 async fn retain(config: &Arc<Config>, group: &Arc<Group>) {
     let (config, planning) = (config.clone(), group.clone());
-    let boundary = match tokio::task::spawn_blocking(move || plan(&config, &planning)).await {
+    let boundary = match spawn_blocking(move || plan(&config, &planning)).await {
         Ok(Ok(boundary)) => boundary,
         Ok(Err(error)) => {
             tracing::error!(group = group.name, %error, "retention cannot look at the disk");
@@ -84,7 +106,7 @@ async fn retain(config: &Arc<Config>, group: &Arc<Group>) {
     }
     tracing::info!(group = group.name, %index, "removed the log up to a record");
     let following = group.clone();
-    let followed = tokio::task::spawn_blocking(move || following.store.log_purged()).await;
+    let followed = spawn_blocking(move || following.store.log_purged()).await;
     if let Ok(Err(error)) = followed {
         tracing::error!(group = group.name, %error, "files of removed messages are left");
     }

@@ -257,6 +257,7 @@ async fn start_groups(
         let (appender, replica) = (group.appender.clone(), group.replica.clone());
         background.spawn(appender.run(replica, group.log.clone(), WallClock::system()));
         background.spawn(offsets.clone().run(group.clone()));
+        background.spawn(maintenance::next_segment(group.clone()));
         background.spawn(maintenance::system_topics(
             parts.config.clone(),
             group.clone(),

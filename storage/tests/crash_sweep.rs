@@ -140,7 +140,7 @@ impl Run {
             self.log
                 .set_committed(LogIndex::new(committed.min(self.model.last())));
             if self.rng.below(10) == 0 {
-                self.log.prepare_next().unwrap();
+                self.log.prepare_next(u64::MAX).unwrap();
             }
         }
         self

@@ -77,7 +77,9 @@ fn append_sync(bencher: Bencher, group: &Group) {
 }
 
 fn prepare_next(rig: &Rig) {
-    rig.log.prepare_next().expect("there is room for a segment");
+    rig.log
+        .prepare_next(u64::MAX)
+        .expect("there is room for a segment");
 }
 
 /// Gives back the segment that the log has just left, so that the next one reuses its blocks.

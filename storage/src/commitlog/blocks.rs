@@ -11,6 +11,9 @@ use crate::fs::{BLOCK_BYTES, File};
 /// Most bytes that one write takes; larger groups are written in several.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
+/// Zeros written at once: few enough that a flush of the log that waits for them waits shortly.
+const ZEROS_BYTES: u64 = 256 << 10;
+
 const BLOCK: usize = BLOCK_BYTES as usize;
 
 /// Invariants: `start` is a multiple of the block size, `filled <= WRITE_BYTES_MAX`, and between groups
@@ -126,12 +129,12 @@ impl Blocks {
 /// Writes zeros from one place in a file to another; past the page cache where both are at the edge of a
 /// block.
 pub(crate) fn zero(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
-    let len = to.saturating_sub(from).min(WRITE_BYTES_MAX as u64) as usize;
+    let len = to.saturating_sub(from).min(ZEROS_BYTES) as usize;
     let memory = vec![0; len + BLOCK];
     let zeros = &memory[memory.as_ptr().align_offset(BLOCK)..];
     let mut at = from;
     while at < to {
-        let len = (to - at).min(WRITE_BYTES_MAX as u64);
+        let len = (to - at).min(ZEROS_BYTES);
         file.write_all_at(&zeros[..len as usize], at)?;
         at += len;
     }

@@ -370,14 +370,15 @@ impl CommitLog {
             .map(|segment| segment.start)
     }
 
-    /// Makes sure that a file for the next segment is ready, so that rolling is only a rename. Blocks for as
-    /// long as writing a whole segment takes: call it from a maintenance thread when the active segment
-    /// is more than half full. May run next to everything.
+    /// Prepares the file of the next segment, so that rolling is only a rename: writes up to `bytes` more of
+    /// its blocks, if it is not ready. A multiple of 4 KiB, or all that is left. Blocks on the disk. Call it
+    /// from a maintenance thread with about twice of what the log has grown by, so that the disk is
+    /// never kept busy by it. May run next to everything but itself.
     ///
     /// # Errors
     /// `NoSpace` or the error of the disk; neither closes the log.
-    pub fn prepare_next(&self) -> Result<(), LogError> {
-        self.shared.spares.prepare()
+    pub fn prepare_next(&self, bytes: u64) -> Result<(), LogError> {
+        self.shared.spares.prepare(bytes)
     }
 
     /// Writes index files, so that opening the log is quick: those of sealed segments, and that of the

@@ -27,7 +27,17 @@ pub(crate) struct Spares {
 #[derive(Default)]
 struct Shelf {
     files: Vec<PathBuf>,
+    /// The file that is being zeroed; not there while somebody zeroes a piece of it.
+    making: Option<Making>,
     next_number: u64,
+}
+
+/// A spare whose blocks are written up to `zeroed`; bytes.
+struct Making {
+    number: u64,
+    temporary: PathBuf,
+    file: Arc<dyn File>,
+    zeroed: u64,
 }
 
 impl Spares {
@@ -76,36 +86,78 @@ impl Spares {
             .expect("no thread panics while it holds the shelf")
     }
 
-    /// Makes sure that at least one spare is there. Blocks for as long as writing a whole segment takes.
-    pub(crate) fn prepare(&self) -> Result<(), LogError> {
-        let number = {
+    /// Zeroes up to `bytes` more of a spare, if none is there. For one caller at a time.
+    pub(crate) fn prepare(&self, bytes: u64) -> Result<(), LogError> {
+        let (making, number) = {
             let mut shelf = self.lock();
             if self.count_max == 0 || !shelf.files.is_empty() {
-                return Ok(());
+                let superfluous = shelf.making.take();
+                drop(shelf);
+                return superfluous.map_or(Ok(()), |making| self.remove(&making.temporary));
             }
-            shelf.next_number += 1;
-            shelf.next_number
+            let making = shelf.making.take();
+            if making.is_none() {
+                shelf.next_number += 1;
+            }
+            (making, shelf.next_number)
         };
-        let temporary = self.dir.join(format!("{number}{TEMPORARY_SUFFIX}"));
-        if let Err(error) = self.make_zeroed(&temporary) {
+        let mut making = match making {
+            Some(making) => making,
+            None => self.begin(number)?,
+        };
+        let to = making.zeroed.saturating_add(bytes).min(self.segment_bytes);
+        if let Err(error) = self.zero_on(&mut making, to) {
             // Room for the log itself matters more than a spare; a file that cannot be removed is
             // removed when the log is opened.
-            let _ = self.fs.remove(&temporary);
+            let _ = self.fs.remove(&making.temporary);
             return Err(error);
         }
-        let spare = self.dir.join(format!("{number}{SPARE_SUFFIX}"));
+        if to < self.segment_bytes {
+            self.lock().making = Some(making);
+            return Ok(());
+        }
+        let spare = self.dir.join(format!("{}{SPARE_SUFFIX}", making.number));
         self.fs
-            .rename(&temporary, &spare)
-            .map_err(LogError::poison("rename", &temporary))?;
+            .rename(&making.temporary, &spare)
+            .map_err(LogError::poison("rename", &making.temporary))?;
         self.sync_dir()?;
         self.lock().files.push(spare);
         Ok(())
     }
 
-    fn make_zeroed(&self, path: &Path) -> Result<(), LogError> {
-        let file = self.make(path)?;
-        zero(&*file, 0, self.segment_bytes).map_err(LogError::allocating("write", path))?;
-        file.sync_data().map_err(LogError::allocating("sync", path))
+    fn begin(&self, number: u64) -> Result<Making, LogError> {
+        let temporary = self.dir.join(format!("{number}{TEMPORARY_SUFFIX}"));
+        match self.make(&temporary) {
+            Ok(file) => Ok(Making {
+                number,
+                temporary,
+                file,
+                zeroed: 0,
+            }),
+            Err(error) => {
+                let _ = self.fs.remove(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    fn zero_on(&self, making: &mut Making, to: u64) -> Result<(), LogError> {
+        let path = &making.temporary;
+        zero(&*making.file, making.zeroed, to).map_err(LogError::allocating("write", path))?;
+        making.zeroed = to;
+        if to < self.segment_bytes {
+            return Ok(());
+        }
+        making
+            .file
+            .sync_data()
+            .map_err(LogError::allocating("sync", path))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), LogError> {
+        self.fs
+            .remove(path)
+            .map_err(LogError::allocating("remove", path))
     }
 
     fn make(&self, path: &Path) -> Result<Arc<dyn File>, LogError> {

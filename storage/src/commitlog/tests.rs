@@ -70,6 +70,12 @@ impl Fixture {
         self.try_open().unwrap()
     }
 
+    /// Writes the mark that is due.
+    fn let_the_mark_follow(&self, open: &mut Open) {
+        *self.now.lock().unwrap() += self.config.mark_interval;
+        open.writer.run_once();
+    }
+
     fn files(&self) -> Vec<String> {
         RealFs.list(&self.path()).unwrap()
     }
@@ -478,9 +484,16 @@ fn a_reset_log_goes_on_where_the_snapshot_ends() {
 fn a_spare_segment_is_prepared_once() {
     let fixture = Fixture::new();
     let mut open = fixture.open();
-    open.log.prepare_next().unwrap();
-    open.log.prepare_next().unwrap();
     let spares = |name: &&String| name.ends_with(".spare");
+    let step = LogConfig::SEGMENT_UNIT;
+    let steps = open.log.segment_bytes() / step;
+    for _ in 1..steps {
+        open.log.prepare_next(step).unwrap();
+        assert_eq!(fixture.files().iter().filter(spares).count(), 0);
+    }
+    open.log.prepare_next(step).unwrap();
+    assert_eq!(fixture.files().iter().filter(spares).count(), 1);
+    open.log.prepare_next(u64::MAX).unwrap();
     assert_eq!(fixture.files().iter().filter(spares).count(), 1);
     drop(open);
     open = fixture.open();
@@ -494,8 +507,7 @@ fn a_torn_tail_is_cut_and_written_over() {
     let fixture = Fixture::new();
     let mut open = fixture.open();
     open.write(records(1, 0..=2));
-    *fixture.now.lock().unwrap() += Duration::from_secs(1);
-    open.writer.run_once();
+    fixture.let_the_mark_follow(&mut open);
     let mark = std::fs::read(fixture.path().join("mark")).unwrap();
     open.write(records(1, 3..=30));
     let torn = open.log.read(ix(5), ix(6), 1).unwrap()[0].clone();
@@ -527,6 +539,7 @@ fn damage_below_the_mark_is_refused_and_nothing_is_changed() {
     let fixture = Fixture::new();
     let mut open = fixture.open();
     open.write(records(1, 0..=30));
+    fixture.let_the_mark_follow(&mut open);
     drop(open);
     let segment = fixture.path().join(format!("{:020}.log", SEGMENT));
     flip(&segment, 300);
@@ -591,6 +604,7 @@ fn committed_rides_along_and_comes_back() {
     open.write(records(1, 0..=5));
     open.log.set_committed(ix(3));
     open.write(records(1, 6..=6));
+    fixture.let_the_mark_follow(&mut open);
     drop(open);
     let mut open = fixture.open();
     assert_eq!(open.log.recovered_committed(), Some(ix(3)));

@@ -7,9 +7,9 @@
 //!
 //! A group ends behind a vote, because a record that follows the vote must not be durable before it, and in
 //! front of everything that changes the shape of the log. Inside of a group the order on disk is: records
-//! (and directories, when the log rolls), sync, vote, sync; then come the callbacks, then the mark. A write
-//! or sync that fails is never tried again: what the device did with it is unknown, so the log closes and
-//! everything queued gets the error.
+//! (and directories, when the log rolls), sync, vote, sync; then come the callbacks. The mark follows when
+//! it is due. A write or sync that fails is never tried again: what the device did with it is unknown, so
+//! the log closes and everything queued gets the error.
 
 use std::mem;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub struct Writer {
     mark: Mark,
     /// When the first write since the last sync of the active segment happened (asynchronous flush).
     data_dirty_since: Option<Duration>,
-    /// When the first mark since the last sync of the mark was written.
+    /// Since when the mark on disk is behind, or not synced.
     mark_dirty_since: Option<Duration>,
     stopped: bool,
 }
@@ -159,11 +159,10 @@ impl Writer {
         for done in callbacks {
             done(outcome.clone());
         }
-        // Nobody waits for it: a mark that lags behind costs a second look at some records.
-        if outcome.is_ok()
-            && let Err(error) = self.write_mark()
-        {
-            self.fail(&error);
+        // Written when it is due: a mark that lags behind costs a second look at some records.
+        if outcome.is_ok() {
+            self.mark_dirty_since
+                .get_or_insert_with(|| self.shared.config.clock.now());
         }
     }
 
