@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::codes::{RequestCode, ResponseCode};
-use crate::fields::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, Fields};
+use crate::fields::{FIELDS_MAX, Fields};
 use crate::frame::{self, FRAME_BYTES_MAX, Frame, PREFIX_BYTES};
 use crate::language::Language;
 use crate::{header_compact, header_json, version};

@@ -5,7 +5,6 @@
 //! costs two allocations, however many fields it has.
 
 use std::fmt;
-use std::fmt::Write;
 use std::ops::Range;
 
 use thiserror::Error;
