@@ -21,14 +21,10 @@ const COPY_INTERVAL: Duration = Duration::from_secs(60);
 const COPY_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Copying takes at most this part of the time: ten thousand queues have ten thousand files to be written and
-/// synced, and a longer replay is the lesser evil.
-const COPY_SHARE: u32 = 20;
+/// synced, which takes a third of a second and all of the disk, and a longer replay is the lesser evil.
+const COPY_SHARE: u32 = 50;
 
-/// Records stay in memory for this long to twice as long, unless newer ones take their place: for consumers and
-/// followers that are a little behind.
-const TAIL_INTERVAL: Duration = Duration::from_secs(15);
-
-/// When the tables were copied.
+/// When the tables were copied, or a checkpoint of them was written.
 struct Copied {
     at: Instant,
     log_end: u64,
@@ -57,29 +53,14 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
         log_end: end(),
         took: Duration::ZERO,
     };
-    let newest = || {
-        group
-            .log
-            .bounds()
-            .last
-            .map_or(LogIndex::ZERO, |last| last.0)
-    };
-    let mut remembered = (Instant::now(), newest());
     loop {
         tick.tick().await;
-        if remembered.0.elapsed() >= TAIL_INTERVAL {
-            group.log.forget_through(remembered.1);
-            remembered = (Instant::now(), newest());
-        }
         let (at, log_end) = (Instant::now(), end());
         let copies = copied.is_old(at, log_end);
         let working = group.clone();
         match tokio::task::spawn_blocking(move || chores(&working, copies)).await {
-            Ok(Ok(())) if copies => {
-                let took = at.elapsed();
-                copied = Copied { at, log_end, took };
-            }
-            Ok(Ok(())) => {}
+            Ok(Ok(Some(took))) => copied = Copied { at, log_end, took },
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
         }
@@ -87,11 +68,15 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
     }
 }
 
-fn chores(group: &Group, copies: bool) -> Result<(), StoreError> {
-    group.store.flush_indexes()?;
-    if copies {
+/// Returns how long it took to save a state that the next start can begin with, if one was saved.
+fn chores(group: &Group, copies: bool) -> Result<Option<Duration>, StoreError> {
+    let began = Instant::now();
+    let mut saved = group.store.flush_indexes()?;
+    if copies && !saved {
         group.store.save_copy()?;
+        saved = true;
     }
+    let took = saved.then(|| began.elapsed());
     // What follows only makes a start or a roll quicker.
     if let Err(error) = group.log.save_indexes() {
         tracing::warn!(group = group.name, %error, "the log's own index cannot be written");
@@ -102,7 +87,7 @@ fn chores(group: &Group, copies: bool) -> Result<(), StoreError> {
     {
         tracing::warn!(group = group.name, %error, "the next segment cannot be prepared");
     }
-    Ok(())
+    Ok(took)
 }
 
 /// Removes what is too old or too much, and notes whether the disk takes sends.
@@ -188,8 +173,8 @@ mod tests {
         assert!(quick.is_old(later, 1000 + COPY_LOG_BYTES));
         assert!(!quick.is_old(later, 999 + COPY_LOG_BYTES));
         let slow = copied(second);
-        assert!(!slow.is_old(slow.at + 19 * second, 1000 + COPY_LOG_BYTES));
-        assert!(slow.is_old(slow.at + 20 * second, 1000 + COPY_LOG_BYTES));
+        assert!(!slow.is_old(slow.at + 49 * second, 1000 + COPY_LOG_BYTES));
+        assert!(slow.is_old(slow.at + 50 * second, 1000 + COPY_LOG_BYTES));
         assert!(slow.is_old(slow.at + COPY_INTERVAL, 1001));
         assert!(!slow.is_old(slow.at + COPY_INTERVAL, 1000), "nothing came");
     }

@@ -24,11 +24,12 @@ impl Store {
     /// written is in memory.
     ///
     /// Checkpoints are durable when this returns, and the index files as far as checkpoints need them;
-    /// otherwise nothing is synced, since a crash only costs a longer replay.
+    /// otherwise nothing is synced, since a crash only costs a longer replay. Returns whether there was a
+    /// checkpoint: the next start can begin there, as with a new copy of the tables.
     ///
     /// # Errors
     /// The disk refuses; stop the process, the files are rebuilt at the next start.
-    pub fn flush_indexes(&self) -> Result<(), StoreError> {
+    pub fn flush_indexes(&self) -> Result<bool, StoreError> {
         let mut maintenance = self.maintenance();
         let rolled = !self.state().checkpoints.is_empty();
         if rolled {
@@ -36,7 +37,8 @@ impl Store {
         } else {
             self.write_pending(Due::Ripe)?;
         }
-        self.remove_deleted_topics()
+        self.remove_deleted_topics()?;
+        Ok(rolled)
     }
 
     /// Writes the index files, makes them durable, and then the copy of the tables as of the same record.
