@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gantry_protocol::topic;
 use gantry_raft::{NodeNumber, Timing};
+use gantry_storage::commitlog::TailBudget;
 use gantry_storage::{FlushMode, LogConfig, RetentionConfig};
 
 use crate::units::{parse_bytes, parse_duration};
@@ -322,11 +323,12 @@ impl StorageFile {
                 return wrong(format!("`storage.flush` is sync or async, not {other:?}"));
             }
         };
-        let tail_bytes = bytes_or("storage.tail_bytes", &self.tail_bytes, 16 << 20)?;
+        let tail_bytes = bytes_or("storage.tail_bytes", &self.tail_bytes, 24 << 20)?;
         Ok(LogConfig {
             segment_bytes,
             flush_mode: flush,
-            tail_bytes: tail_bytes.max(1 << 20) as usize,
+            // The groups clone it, and with it share the budget.
+            tail: TailBudget::new(tail_bytes.max(1 << 20) as usize),
             ..LogConfig::default()
         })
     }

@@ -21,6 +21,7 @@ pub mod handlers;
 pub mod http;
 pub mod long_poll;
 mod maintenance;
+mod memory;
 pub mod metrics;
 pub mod node;
 pub mod offset_commits;

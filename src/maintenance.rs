@@ -24,24 +24,47 @@ const PREPARE_INTERVAL: Duration = Duration::from_millis(50);
 const COPY_INTERVAL: Duration = Duration::from_secs(60);
 const COPY_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
+/// Copying takes at most this part of the time: ten thousand queues have ten thousand files to be written and
+/// synced, which takes a third of a second and all of the disk, and a longer replay is the lesser evil.
+const COPY_SHARE: u32 = 50;
+
+/// When the tables were copied, or a checkpoint of them was written.
+struct Copied {
+    at: Instant,
+    log_end: u64,
+    took: Duration,
+}
+
+impl Copied {
+    /// Whether they are to be copied again, with the log ending at `end`.
+    fn is_old(&self, now: Instant, end: u64) -> bool {
+        let grown = end.saturating_sub(self.log_end);
+        let since = now - self.at;
+        let paid = since >= self.took * COPY_SHARE;
+        grown > 0 && (since >= COPY_INTERVAL || grown >= COPY_LOG_BYTES && paid)
+    }
+}
+
 /// Does the chores of one group. Returns only when files cannot be written any more, with the reason:
 /// after a failed sync nothing that is in memory can be trusted to reach the disk, so the process must
 /// end; a restart reads what is there.
 pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut copied = (Instant::now(), group.log.bounds().end_offset);
+    let end = || group.log.bounds().end_offset.get();
+    let mut copied = Copied {
+        at: Instant::now(),
+        log_end: end(),
+        took: Duration::ZERO,
+    };
     loop {
         tick.tick().await;
-        let end = group.log.bounds().end_offset;
-        let grown = end.get().saturating_sub(copied.1.get());
-        let copies = grown > 0 && (copied.0.elapsed() >= COPY_INTERVAL || grown >= COPY_LOG_BYTES);
-        if copies {
-            copied = (Instant::now(), end);
-        }
+        let (at, log_end) = (Instant::now(), end());
+        let copies = copied.is_old(at, log_end);
         let working = group.clone();
         match spawn_blocking(move || chores(&working, copies)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(Some(took))) => copied = Copied { at, log_end, took },
+            Ok(Ok(None)) => {}
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
         }
@@ -49,16 +72,20 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
     }
 }
 
-fn chores(group: &Group, copies: bool) -> Result<(), StoreError> {
-    group.store.flush_indexes()?;
-    if copies {
+/// Returns how long it took to save a state that the next start can begin with, if one was saved.
+fn chores(group: &Group, copies: bool) -> Result<Option<Duration>, StoreError> {
+    let began = Instant::now();
+    let mut saved = group.store.flush_indexes()?;
+    if copies && !saved {
         group.store.save_copy()?;
+        saved = true;
     }
+    let took = saved.then(|| began.elapsed());
     // What follows only makes a start or a roll quicker.
     if let Err(error) = group.log.save_indexes() {
         tracing::warn!(group = group.name, %error, "the log's own index cannot be written");
     }
-    Ok(())
+    Ok(took)
 }
 
 /// Prepares the next segment of one group while the active one fills: twice as fast, so that the disk never
@@ -148,5 +175,29 @@ pub async fn system_topics(config: Arc<Config>, group: Arc<Group>) {
         if leadership.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_takes_long_is_made_rarely() {
+        let second = Duration::from_secs(1);
+        let copied = |took| Copied {
+            at: Instant::now(),
+            log_end: 1000,
+            took,
+        };
+        let quick = copied(second / 50);
+        let later = quick.at + second;
+        assert!(quick.is_old(later, 1000 + COPY_LOG_BYTES));
+        assert!(!quick.is_old(later, 999 + COPY_LOG_BYTES));
+        let slow = copied(second);
+        assert!(!slow.is_old(slow.at + 49 * second, 1000 + COPY_LOG_BYTES));
+        assert!(slow.is_old(slow.at + 50 * second, 1000 + COPY_LOG_BYTES));
+        assert!(slow.is_old(slow.at + COPY_INTERVAL, 1001));
+        assert!(!slow.is_old(slow.at + COPY_INTERVAL, 1000), "nothing came");
     }
 }

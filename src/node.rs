@@ -30,6 +30,7 @@ use crate::group::Group;
 use crate::http;
 use crate::long_poll::LongPoll;
 use crate::maintenance;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
@@ -264,6 +265,7 @@ async fn start_groups(
         ));
     }
     let groups: Vec<Arc<Group>> = groups.into_iter().map(|(group, _)| group).collect();
+    background.spawn(memory::run(groups.clone()));
     let events = parts
         .events
         .lock()

@@ -110,7 +110,7 @@ pub struct StorageFile {
     /// `sync` (default): answered when on disk on a majority. `async`: when in a majority's page
     /// cache; a power cut may lose answered messages.
     pub flush: Option<String>,
-    /// Recent log kept in memory for each group. Default 16MiB.
+    /// Recent log kept in memory, for all groups of the node together. Default 24MiB, minimum 1MiB.
     pub tail_bytes: Option<String>,
     /// How long messages are kept. Default `72h`.
     pub retention: Option<String>,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::commitlog::TailBudget;
+
 /// When a record counts as written. Decided in `commitlog::writer` and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlushMode {
@@ -52,9 +54,9 @@ pub struct LogConfig {
     /// Size of a segment file. A constant of the group: all replicas have the same, and it never changes,
     /// because positions in the log depend on it. Default 1 GiB, minimum 4 KiB, a multiple of 4 KiB; bytes.
     pub segment_bytes: u64,
-    /// Recent records kept in memory; records that are not durable yet are kept beyond that. Default 16 MiB,
-    /// minimum 0; bytes of payload.
-    pub tail_bytes: usize,
+    /// Memory for recent records, which logs with the same budget share; records that are not durable yet are
+    /// kept beyond that. Default 24 MiB for each log that is configured by itself.
+    pub tail: TailBudget,
     /// Default `SyncFlush`.
     pub flush_mode: FlushMode,
     /// Longest time that acknowledged records stay unsynced with `AsyncFlush`. Default 500 ms.
@@ -72,7 +74,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 1 << 30,
-            tail_bytes: 16 << 20,
+            tail: TailBudget::new(24 << 20),
             flush_mode: FlushMode::SyncFlush,
             async_flush_interval: Duration::from_millis(500),
             mark_interval: Duration::from_millis(100),

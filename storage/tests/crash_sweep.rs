@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_storage::commitlog::{
-    CommitLog, Done, LeaderTag, LogStart, Record, RecordKind, Turn, Writer, encoded_len,
+    CommitLog, Done, LeaderTag, LogStart, Record, RecordKind, TailBudget, Turn, Writer, encoded_len,
 };
 use gantry_storage::config::{Clock, FlushMode, LogConfig};
 use gantry_storage::error::{LogError, OpenError, ReadError};
@@ -85,7 +85,7 @@ fn config(now: &Arc<Mutex<Duration>>) -> LogConfig {
     let now = now.clone();
     LogConfig {
         segment_bytes: SEGMENT,
-        tail_bytes: 2000,
+        tail: TailBudget::new(2000),
         flush_mode: FlushMode::SyncFlush,
         clock: Clock::new(move || *now.lock().unwrap()),
         ..LogConfig::default()

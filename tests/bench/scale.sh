@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # How Gantry scales: memory, rates and latency against groups, queues, producers, a long log and cold readers.
 #
-#   tests/bench/scale.sh target/release/gantry /tmp/scale                # all cases, JSON lines on standard output
-#   tests/bench/scale.sh target/release/gantry /tmp/scale queues cold    # some: groups queues producers half cold restart
+#   tests/bench/scale.sh                          # everything, some 20 minutes; JSON lines on standard output
+#   tests/bench/scale.sh queues=10000 restart     # parts of it
+#   tests/bench/scale.sh table FILE...            # what was printed, as the table of docs/performance.md
 #
-# Starts three nodes on this machine with `gantry dev`, drives them with `gantry bench`, and ends what it started. The
-# data directory must be missing or empty; `cold` and `restart` write three times LOG_GIB into it; it is removed at the
-# end. Lines with the case "memory" are the resident sets, in MiB, of the three nodes; those with the case "ready" are
-# the seconds from the start of three killed nodes until all are ready. Needs jq. Settings are variables:
+# Parts: groups queues producers half cold restart; groups, queues, producers and half also with one number of what
+# they count, as in groups=9.
+#
+# Builds the release binary, starts three nodes on this machine with `gantry dev`, drives them with `gantry bench`, and
+# ends what it started. Lines with the case "memory" are the resident sets, in MiB, of the three nodes; those with the
+# case "ready" are the seconds from the start of three killed nodes until all are ready. Needs jq. Settings are variables:
+#   GANTRY           a binary to measure instead of building one
+#   DATA             directory for the nodes, missing or empty, on a real disk; removed at the end. Default
+#                    target/scale; `cold` and `restart` write three times their log into it
 #   BASE_PORT=23000  first port, see `gantry dev --help`      REPEAT=3      how often each load is measured
-#   SECONDS_EACH=5   length of a load                         LOG_GIB=10    log of each node in the case restart
-#   BACKLOG_GIB=4    log of each node in the case cold
+#   SECONDS_EACH=5   length of a load                         LOG_GIB=10    log of each node in restart
+#   BACKLOG_GIB=4    log of each node in cold                 IDLE_SECONDS  wait so long after a load of groups, and
+#                                                             look at the memory again
 set -euo pipefail
 
 die() {
@@ -18,15 +25,48 @@ die() {
     exit 2
 }
 
-[ $# -ge 2 ] || die "usage: scale.sh GANTRY DATA_DIRECTORY [CASE...]"
-gantry=$1 data=$2
-shift 2
-[ $# -gt 0 ] || set -- groups queues producers half cold restart
-base_port=${BASE_PORT:-23000} repeat=${REPEAT:-3} seconds=${SECONDS_EACH:-5}
-log_gib=${LOG_GIB:-10} backlog_gib=${BACKLOG_GIB:-4}
-address=127.0.0.1:$base_port
-[ -x "$gantry" ] || die "$gantry is not executable"
+# table FILE...: medians, by what was measured, and (least-most) of the rates; memory is of the largest node.
+table() {
+    jq -r -s '
+        def median: sort | .[length / 2 | floor];
+        def places($n): . * pow(10; $n) | round / pow(10; $n);
+        "| what | msgs/s | p50 / p99 ms | CPU us/msg |", "|---|---|---|---|",
+        (map(select(.msgs_per_s)) | group_by([.system, .case])[] | "| \(.[0].system), \(.[0].case) | "
+            + "\(map(.msgs_per_s) | median | round) (\(map(.msgs_per_s) | "\(min | round)-\(max | round)")) | "
+            + "\(map(.p50_ms // 0) | median | places(1)) / \(map(.p99_ms // 0) | median | places(1)) | "
+            + "\(map(.cpu_us_per_msg // 0) | median | places(1)) |"),
+        "", "| what | resident MiB |", "|---|---|",
+        (.[] | select(.case == "memory") | "| \(.system) | \(.rss_mib | max) |"),
+        (.[] | select(.case == "ready") | "| \(.system) | ready after \(.seconds) s |")
+    ' "$@"
+}
+
 command -v jq >/dev/null || die "jq is missing"
+if [ "${1:-}" = table ]; then
+    shift
+    table "$@"
+    exit
+fi
+[ $# -gt 0 ] || set -- groups queues producers half cold restart
+for part in "$@"; do
+    case $part in
+        groups | queues | producers | half | cold | restart) ;;
+        groups=[1-9]* | queues=[1-9]* | producers=[1-9]* | half=[1-9]*) ;;
+        *) die "no part \"$part\"; there are groups queues producers half cold restart, and for example queues=100" ;;
+    esac
+done
+root=$(cd "$(dirname "$0")/../.." && pwd)
+if [ -n "${GANTRY:-}" ]; then
+    gantry=$GANTRY
+    [ -x "$gantry" ] || die "GANTRY=$gantry is not executable"
+else
+    (cd "$root" && cargo build --release --locked --bin gantry) >&2
+    gantry=${CARGO_TARGET_DIR:-$root/target}/release/gantry
+fi
+data=${DATA:-$root/target/scale}
+base_port=${BASE_PORT:-23000} repeat=${REPEAT:-3} seconds=${SECONDS_EACH:-5}
+log_gib=${LOG_GIB:-10} backlog_gib=${BACKLOG_GIB:-4} idle_seconds=${IDLE_SECONDS:-}
+address=127.0.0.1:$base_port
 if [ -d "$data" ] && [ -n "$(ls -A "$data")" ]; then die "$data is not empty"; fi
 mkdir -p "$data"
 dev='' driver='' pids=''
@@ -117,11 +157,15 @@ fill() {
 # Groups: the memory of idle nodes, and rate and memory under load, by the number of groups.
 measure_groups() {
     local groups
-    for groups in 1 3 9; do
+    for groups in "$@"; do
         launch "$groups"
         memory "groups=$groups, idle"
         load "groups=$groups" produce
         memory "groups=$groups, after the load"
+        if [ -n "$idle_seconds" ]; then
+            sleep "$idle_seconds"
+            memory "groups=$groups, $idle_seconds s later"
+        fi
         finish
     done
 }
@@ -130,7 +174,7 @@ measure_groups() {
 # each was written to, and when the nodes have started again, without the tail of the log that a load leaves in memory.
 measure_queues() {
     local queues topics topic
-    for queues in 1 100 1000 10000; do
+    for queues in "$@"; do
         topics=$(((queues + 999) / 1000))
         launch 1
         memory "queues=0, idle"
@@ -152,7 +196,7 @@ measure_queues() {
 measure_producers() {
     local producers
     launch 3
-    for producers in 1 10 100 1000; do
+    for producers in "$@"; do
         load "producers=$producers" produce --producers "$producers" --outstanding 1000
         memory "producers=$producers, after the load"
     done
@@ -162,7 +206,7 @@ measure_producers() {
 # Latency at half of the greatest rate: p99 against p50.
 measure_half() {
     local groups most
-    for groups in 1 3; do
+    for groups in "$@"; do
         launch "$groups"
         load "most, groups=$groups" produce | tee "$data/most.json"
         most=$(median msgs_per_s <"$data/most.json")
@@ -239,12 +283,13 @@ kill_under_load() {
     halt
 }
 
-for one in "$@"; do
-    case $one in
-        groups | queues | producers | half | cold | restart) ;;
-        *) die "no case \"$one\"; there are groups queues producers half cold restart" ;;
+for part in "$@"; do
+    case $part in
+        groups) measure_groups 1 3 9 ;;
+        queues) measure_queues 1 100 1000 10000 ;;
+        producers) measure_producers 1 10 100 1000 ;;
+        half) measure_half 1 3 ;;
+        *=*) "measure_${part%%=*}" "${part#*=}" ;;
+        *) "measure_$part" ;;
     esac
-done
-for one in "$@"; do
-    "measure_$one"
 done

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::fields::FIELD_NAME_BYTES_MAX;
 
 fn encoded(command: &RemotingCommand) -> BytesMut {
     let mut buffer = BytesMut::new();

@@ -12,7 +12,7 @@ use gantry_raft::{
     Peers, Proposal, ProposeError, Replica, ReplicaOptions, Reply, Seat, Timing, claim_seat,
 };
 use gantry_storage::batch::{BatchBuilder, RowHead};
-use gantry_storage::commitlog::CommitLog;
+use gantry_storage::commitlog::{CommitLog, TailBudget};
 use gantry_storage::fs::{FileSystem, RealFs};
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::store::{ReadRequest, ReadStatus};
@@ -392,7 +392,7 @@ fn open(
 ) -> (CommitLog, JoinHandle<()>, Arc<Store>) {
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES,
-        tail_bytes: 64 << 10,
+        tail: TailBudget::new(64 << 10),
         ..LogConfig::default()
     };
     let (log, writer, _) = CommitLog::open(fs.clone(), directory, config).unwrap();

@@ -1,6 +1,7 @@
 //! The log on a disk: how long an append takes to be durable, and a log to be opened again.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use divan::Bencher;
@@ -12,6 +13,9 @@ use gantry_storage::position::LogIndex;
 use super::rig::{self, Directory, Rig};
 
 const LOG_BYTES: u64 = 256 << 20;
+
+/// Between two appends to a log that has time.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Records that are appended together.
 struct Group {
@@ -72,6 +76,26 @@ fn append_sync(bencher: Bencher, group: &Group) {
                 ..first.clone()
             };
             indexes.map(record).collect()
+        })
+        .bench_local_values(|records: Vec<Record>| rig.append(records));
+}
+
+/// The same in the first segment of a new log, whose blocks were never written; nothing follows at once, as when
+/// little is sent.
+#[divan::bench(args = &GROUPS[..2], sample_count = 500, sample_size = 1)]
+fn append_sync_in_a_new_log(bencher: Bencher, group: &Group) {
+    let dir = Directory::new();
+    let rig = Rig::new(&dir, LogConfig::default());
+    let tag = LeaderTag { term: 1, leader: 1 };
+    let payload = Bytes::from(vec![b'x'; group.payload_bytes]);
+    let mut last = Record::new(tag, LogIndex::new(1), RecordKind::Batch, payload);
+    rig.append(vec![last.clone()]);
+    bencher
+        .counter(BytesCount::new(group.payload_bytes))
+        .with_inputs(|| {
+            std::thread::sleep(PAUSE);
+            last = rig::following(&last);
+            vec![last.clone()]
         })
         .bench_local_values(|records: Vec<Record>| rig.append(records));
 }

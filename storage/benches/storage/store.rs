@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use gantry_storage::commitlog::Located;
+use gantry_storage::commitlog::{Located, TailBudget};
 use gantry_storage::position::{LogIndex, PhysicalOffset, QueueOffset};
 use gantry_storage::store::{ReadRequest, Store};
 use gantry_storage::{LogConfig, QueueKey, RowResult};
@@ -48,11 +48,36 @@ fn apply(bencher: Bencher, queues: u16) {
         .bench_local_values(|located| store.apply(&located));
 }
 
+/// What a second of maintenance writes after 10,000 messages, by the number of queues that they are spread over.
+#[divan::bench(args = [1, 100, 1000, 10_000], sample_count = 200, sample_size = 1)]
+fn flush_indexes(bencher: Bencher, queues: u16) {
+    const MESSAGES: usize = 10_000;
+    let dir = Directory::new();
+    let rig = Rig::new(&dir, LogConfig::default());
+    let store = dir.open_store(&rig.log);
+    let mut last = Located {
+        record: rig::topic_record(queues),
+        offset: PhysicalOffset::ZERO,
+    };
+    store.apply(&last);
+    let contents = rig::record(last.record.index, rig::batch(MESSAGES, queues));
+    bencher
+        .counter(ItemsCount::new(MESSAGES))
+        .with_inputs(|| {
+            let mut record = contents.clone();
+            record.index = last.record.index.next();
+            let offset = last.end_offset();
+            last = Located { record, offset };
+            store.apply(&last);
+        })
+        .bench_local_values(|()| store.flush_indexes().expect("there is room for the units"));
+}
+
 /// A pull of 32 messages of 1 KiB from the memory of units and recent records.
 #[divan::bench(args = [1, 16], sample_count = 1000, sample_size = 10)]
 fn pull_from_memory(bencher: Bencher, queues: u16) {
     let config = LogConfig {
-        tail_bytes: 2 * READ_BYTES as usize,
+        tail: TailBudget::new(2 * READ_BYTES as usize),
         ..LogConfig::default()
     };
     let dir = Directory::new();
@@ -65,7 +90,7 @@ fn pull_from_memory(bencher: Bencher, queues: u16) {
 #[divan::bench(args = [1, 16], sample_count = 1000, sample_size = 10)]
 fn pull_from_files(bencher: Bencher, queues: u16) {
     let config = LogConfig {
-        tail_bytes: 0,
+        tail: TailBudget::new(0),
         ..LogConfig::default()
     };
     let dir = Directory::new();

@@ -3,6 +3,11 @@
 //! A group rarely ends where a block does: the unfinished block is kept, and is written again in front of
 //! what follows. Its bytes that were there before are the same in both writes, so a torn write cannot
 //! take them back. What is behind them in the block is zero.
+//!
+//! A file system keeps books about blocks that were reserved and never written, and each durable write into them
+//! writes the books too: twice the time and the CPU. A new log's first segment is such a file, and may be for
+//! ever when little is sent. So the writer, when it has nothing to do, writes zeros ahead of a log that grows in
+//! small steps.
 
 use std::io;
 
@@ -16,6 +21,18 @@ const ZEROS_BYTES: u64 = 256 << 10;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 
+/// Zeros that are written ahead at once: a fraction of a millisecond, in which a group may have to wait.
+const AHEAD_BYTES: usize = 128 << 10;
+
+/// After a larger group nothing is written ahead: writing that much twice costs more than the books.
+const SMALL_GROUP_BYTES: usize = 64 << 10;
+
+/// Aligned, so that it goes past the page cache.
+#[repr(align(4096))]
+struct Zeros([u8; AHEAD_BYTES]);
+
+static ZEROS: Zeros = Zeros([0; AHEAD_BYTES]);
+
 /// Invariants: `start` is a multiple of the block size, `filled <= WRITE_BYTES_MAX`, and between groups
 /// `filled < BLOCK`, where the first `filled` bytes are on disk at `start`.
 pub(crate) struct Blocks {
@@ -26,6 +43,10 @@ pub(crate) struct Blocks {
     filled: usize,
     /// A part of the group was written before the rest of it.
     spilled: bool,
+    /// Bytes of the last write.
+    last_write: usize,
+    /// Place in the file up to which all blocks were written once, as far as is known.
+    zeroed_to: u64,
 }
 
 impl Blocks {
@@ -37,6 +58,8 @@ impl Blocks {
             start: at - filled as u64,
             filled,
             spilled: false,
+            last_write: 0,
+            zeroed_to: 0,
         };
         let start = blocks.start;
         file.read_exact_at(&mut blocks.aligned()[..filled], start)?;
@@ -84,10 +107,26 @@ impl Blocks {
         Ok(())
     }
 
+    /// Writes zeros behind the end, if small groups are on their way to blocks that may never have been written;
+    /// not at or beyond `segment_bytes`. Not durable: all of it is only there to be overwritten.
+    pub(crate) fn zero_ahead(&mut self, file: &dyn File, segment_bytes: u64) -> io::Result<()> {
+        let end = (self.start + self.filled as u64).next_multiple_of(BLOCK_BYTES);
+        let from = self.zeroed_to.max(end);
+        let enough = from - end >= AHEAD_BYTES as u64 / 2;
+        if enough || self.last_write == 0 || self.last_write > SMALL_GROUP_BYTES {
+            return Ok(());
+        }
+        let len = segment_bytes.saturating_sub(from).min(AHEAD_BYTES as u64);
+        file.write_all_at(&ZEROS.0[..len as usize], from)?;
+        self.zeroed_to = from + len;
+        Ok(())
+    }
+
     /// Whole blocks with everything that is to be written, and their place.
     fn padded(&mut self) -> (&[u8], u64) {
         let (start, filled) = (self.start, self.filled);
         let padded = filled.next_multiple_of(BLOCK);
+        self.last_write = padded;
         self.make_room(padded);
         let aligned = self.aligned();
         aligned[filled..padded].fill(0);
@@ -174,10 +213,55 @@ mod tests {
             file.read_exact_at(&mut back, 0).unwrap();
             assert_eq!(back[..expected.len()], expected, "after {len} bytes");
             assert_eq!(back[expected.len()..], [0; 3]);
+            if round % 2 == 1 {
+                blocks.zero_ahead(&*file, 4 << 20).unwrap();
+            }
             // Whoever opens the file here goes on with the same bytes.
             if round % 2 == 0 {
                 blocks = Blocks::at(&*file, expected.len() as u64).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn zeros_go_ahead_of_small_groups_and_stay_in_the_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("segment");
+        let segment_bytes = 3 * AHEAD_BYTES as u64;
+        let stale = vec![7; segment_bytes as usize + BLOCK];
+        let file = RealFs.create(&path).unwrap();
+        file.write_all_at(&stale, 0).unwrap();
+        let file = RealFs.open_direct(&path).unwrap();
+        let mut blocks = Blocks::at(&*file, 0).unwrap();
+        let contents = || std::fs::read(&path).unwrap();
+        blocks.zero_ahead(&*file, segment_bytes).unwrap();
+        assert!(contents() == stale, "nothing is written before the log is");
+        let mut expected = Vec::new();
+        while (expected.len() as u64) < segment_bytes - 5000 {
+            let piece = bytes(5000, expected.len());
+            expected.extend_from_slice(&piece);
+            blocks.push(&*file, &piece).unwrap();
+            blocks.write_durably(&*file).unwrap();
+            blocks.zero_ahead(&*file, segment_bytes).unwrap();
+            let found = contents();
+            let (log, rest) = found.split_at(expected.len());
+            assert!(log == expected, "at {}", expected.len());
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            let room = segment_bytes as usize - expected.len();
+            assert!(zeros >= room.min(AHEAD_BYTES / 2), "{zeros} of {room}");
+            assert!(
+                found[segment_bytes as usize..]
+                    .iter()
+                    .all(|byte| *byte == 7)
+            );
+        }
+        let large = vec![1; SMALL_GROUP_BYTES + 1];
+        let mut blocks = Blocks::at(&*file, 0).unwrap();
+        blocks.push(&*file, &large).unwrap();
+        blocks.write(&*file).unwrap();
+        file.write_all_at(&stale[..BLOCK], 2 * SMALL_GROUP_BYTES as u64)
+            .unwrap();
+        blocks.zero_ahead(&*file, segment_bytes).unwrap();
+        assert_eq!(contents()[2 * SMALL_GROUP_BYTES], 7);
     }
 }

@@ -23,6 +23,7 @@ mod shared;
 mod sidecar;
 mod spares;
 mod sparse;
+mod tail;
 mod view;
 mod writer;
 
@@ -34,6 +35,7 @@ pub use format::{
 };
 pub use log::{Bounds, CommitLog, Done, FlushObserver, FlushedGroup, LogStats, SegmentInfo};
 pub use recovery::Recovered;
+pub use tail::TailBudget;
 pub use view::LogStart;
 pub use writer::{Turn, Writer};
 

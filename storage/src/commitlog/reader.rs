@@ -26,7 +26,7 @@ const VERIFY_BYTES: usize = 1 << 20;
 impl CommitLog {
     /// Whether a read that starts at `index` needs no disk. Memory only; a moment later it may.
     pub fn is_in_memory(&self, index: LogIndex) -> bool {
-        self.shared.lock().view.in_tail(index).is_some()
+        self.shared.lock().view.tail.get(index).is_some()
     }
 
     /// Records `from..end_exclusive` in order, as far as they exist: at least one if `from` does, then as
@@ -78,7 +78,7 @@ impl CommitLog {
                     Ok(found)
                 };
             }
-            if view.in_tail(next).is_some() {
+            if view.tail.get(next).is_some() {
                 take_from_tail(
                     view,
                     next,
@@ -155,7 +155,7 @@ impl CommitLog {
             let state = self.shared.lock();
             let view = &state.view;
             let segment = self.segment_for(view, offset, len as u64)?;
-            if let Some(located) = view.in_tail_at(offset) {
+            if let Some(located) = view.tail.at(offset) {
                 return payload_range(located, offset, len);
             }
             let Some(file) = segment.file.clone() else {
@@ -209,7 +209,7 @@ impl CommitLog {
             let state = self.shared.lock();
             let view = &state.view;
             let segment = self.segment_for(view, offset, RECORD_HEADER_BYTES as u64)?;
-            if let Some(located) = view.in_tail_at(offset) {
+            if let Some(located) = view.tail.at(offset) {
                 return if located.offset == offset {
                     Ok(located.clone())
                 } else {
@@ -275,7 +275,7 @@ fn take_from_tail(
     let mut bytes = 0;
     let mut next = from;
     while next < end_exclusive
-        && let Some(located) = view.in_tail(next)
+        && let Some(located) = view.tail.get(next)
     {
         bytes += located.record.payload.len();
         if bytes > max_bytes && !found.is_empty() {
@@ -296,7 +296,7 @@ fn cold_range(
     let segment = view.segment_of(from)?;
     let known = segment.sparse.floor(from)?;
     let file = segment.file.clone()?;
-    let mut end = end_exclusive.min(view.tail_first().unwrap_or(end_exclusive));
+    let mut end = end_exclusive.min(view.tail.first_index().unwrap_or(end_exclusive));
     if let Some((last, _)) = view.last {
         end = end.min(last.next());
     }

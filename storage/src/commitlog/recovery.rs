@@ -230,7 +230,7 @@ enum SegmentEnd {
 
 impl<'a> Walk<'a> {
     fn new(fs: &'a dyn FileSystem, dir: &'a Path, config: &LogConfig, mark: Mark) -> Self {
-        let view = View::new(config.segment_bytes, config.tail_bytes, mark.start);
+        let view = View::new(config.segment_bytes, config.tail.clone(), mark.start);
         let segment_bytes = config.segment_bytes;
         Self {
             fs,

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use super::format::{LeaderTag, Located, Record, place, segment_base};
 use super::sidecar::Sidecar;
 use super::sparse::{SparseEntry, SparseIndex};
+use super::tail::{Tail, TailBudget};
 use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
-
-/// Memory that a record in the tail costs beside its payload; bytes.
-const TAIL_RECORD_OVERHEAD: usize = size_of::<Located>();
 
 /// Where a log begins: what came right before its first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -55,7 +53,6 @@ pub(crate) struct Segment {
 /// `tail`; `start.last_index <= purged <= last`; the segments are adjacent in index.
 pub(crate) struct View {
     segment_bytes: u64,
-    tail_bytes_max: usize,
     /// Before the first record that is still on disk.
     pub start: LogStart,
     /// Logical start: records up to here are gone for readers by index.
@@ -65,8 +62,7 @@ pub(crate) struct View {
     pub last_store_time_ms: u64,
     pub flushed: Option<LogIndex>,
     pub segments: VecDeque<Segment>,
-    pub tail: VecDeque<Located>,
-    tail_bytes: usize,
+    pub tail: Tail,
     /// Runs of records with the same tag: index of the first one, tag.
     tags: VecDeque<(LogIndex, LeaderTag)>,
     /// Changes whenever bytes may vanish or be replaced: a read that began before must look again.
@@ -85,10 +81,9 @@ pub(crate) struct Truncation {
 
 impl View {
     /// An empty log.
-    pub(crate) fn new(segment_bytes: u64, tail_bytes_max: usize, start: LogStart) -> Self {
+    pub(crate) fn new(segment_bytes: u64, budget: TailBudget, start: LogStart) -> Self {
         Self {
             segment_bytes,
-            tail_bytes_max,
             start,
             purged: start.last(),
             last: start.last(),
@@ -96,8 +91,7 @@ impl View {
             last_store_time_ms: 0,
             flushed: start.last_index,
             segments: VecDeque::new(),
-            tail: VecDeque::new(),
-            tail_bytes: 0,
+            tail: Tail::new(budget),
             tags: VecDeque::new(),
             epoch: 0,
         }
@@ -116,8 +110,7 @@ impl View {
                 record.encoded_len(),
             );
             let located = Located { record, offset };
-            self.tail_bytes += located.record.payload.len() + TAIL_RECORD_OVERHEAD;
-            self.tail.push_back(located.clone());
+            self.tail.push(located.clone());
             placed.push(located);
         }
         placed
@@ -265,27 +258,6 @@ impl View {
         after.checked_sub(1).map(|run| self.tags[run].1)
     }
 
-    /// Index of the oldest record in the tail.
-    pub(crate) fn tail_first(&self) -> Option<LogIndex> {
-        self.tail.front().map(|located| located.record.index)
-    }
-
-    /// A record of the tail by index.
-    pub(crate) fn in_tail(&self, index: LogIndex) -> Option<&Located> {
-        let first = self.tail_first()?;
-        let skip = index.get().checked_sub(first.get())?;
-        self.tail.get(usize::try_from(skip).ok()?)
-    }
-
-    /// The record of the tail whose bytes include `offset`.
-    pub(crate) fn in_tail_at(&self, offset: PhysicalOffset) -> Option<&Located> {
-        let after = self
-            .tail
-            .partition_point(|located| located.offset <= offset);
-        let located = self.tail.get(after.checked_sub(1)?)?;
-        (offset < located.end_offset()).then_some(located)
-    }
-
     /// The segment that holds record `index`.
     pub(crate) fn segment_of(&self, index: LogIndex) -> Option<&Segment> {
         let after = self
@@ -315,12 +287,7 @@ impl View {
         let kept_index = kept.last_index;
         let beyond = |index: LogIndex| kept_index.is_none_or(|last| index > last);
         self.epoch += 1;
-        while let Some(located) = self.tail.back()
-            && beyond(located.record.index)
-        {
-            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
-            self.tail.pop_back();
-        }
+        self.tail.truncate(kept_index);
         while self.tags.back().is_some_and(|(first, _)| beyond(*first)) {
             self.tags.pop_back();
         }
@@ -373,13 +340,7 @@ impl View {
     }
 
     fn drop_before(&mut self, start: LogStart) {
-        let gone = |index: LogIndex| start.last_index.is_some_and(|last| index <= last);
-        while let Some(located) = self.tail.front()
-            && gone(located.record.index)
-        {
-            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
-            self.tail.pop_front();
-        }
+        self.tail.drop_through(start.last_index);
         // The run that reaches over the start stays, it begins a little early.
         while self
             .tags
@@ -395,7 +356,7 @@ impl View {
         let removed = self.segments.iter().map(|segment| segment.base).collect();
         let epoch = self.epoch + 1;
         let store_time = self.last_store_time_ms;
-        *self = Self::new(self.segment_bytes, self.tail_bytes_max, start);
+        *self = Self::new(self.segment_bytes, self.tail.budget(), start);
         self.epoch = epoch;
         self.last_store_time_ms = store_time;
         removed
@@ -404,12 +365,11 @@ impl View {
     /// Records up to `index` are durable; older ones may leave the tail.
     pub(crate) fn flushed_through(&mut self, index: Option<LogIndex>) {
         self.flushed = self.flushed.max(index);
-        while self.tail_bytes > self.tail_bytes_max
-            && let Some(located) = self.tail.front()
-            && Some(located.record.index) <= self.flushed
-        {
-            self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
-            self.tail.pop_front();
-        }
+        self.tail.shrink(self.flushed);
+    }
+
+    /// Lets go of the durable records up to `index` that are in memory.
+    pub(crate) fn forget_through(&mut self, index: LogIndex) {
+        self.tail.drop_through(self.flushed.min(Some(index)));
     }
 }

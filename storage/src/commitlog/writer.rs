@@ -123,23 +123,21 @@ impl Writer {
         }
         let limit = self.sync_what_is_due();
         if worked {
-            Turn::Worked
-        } else {
-            Turn::Idle(limit)
+            return Turn::Worked;
         }
+        self.zero_ahead();
+        Turn::Idle(limit)
     }
 
-    /// Whether the log was closed by an error, and which.
+    /// The error that closed the log.
     fn failed(&self) -> Option<LogError> {
         self.shared.lock().failed.clone()
     }
 
     fn fail(&self, error: &LogError) {
         tracing::error!(dir = %self.shared.dir.display(), %error, "the log is closed");
-        self.shared
-            .lock()
-            .failed
-            .get_or_insert_with(|| error.clone());
+        let mut state = self.shared.lock();
+        state.failed.get_or_insert_with(|| error.clone());
     }
 
     fn commit(&mut self, mut group: Group) {
@@ -325,7 +323,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the mark if it moved; it becomes durable later.
+    /// Writes the mark; it becomes durable later.
     fn write_mark(&mut self) -> Result<(), LogError> {
         let committed = self
             .shared
@@ -391,6 +389,16 @@ impl Writer {
         let data = due(self.data_dirty_since, data_interval);
         let mark = due(self.mark_dirty_since, mark_interval);
         Ok(data.into_iter().chain(mark).min())
+    }
+
+    /// Prepares the blocks that come next. A disk that refuses this will refuse the log, and be heard then.
+    fn zero_ahead(&mut self) {
+        if self.failed().is_none()
+            && let Some(Active { file, blocks, .. }) = &mut self.active
+            && let Err(error) = blocks.zero_ahead(&**file, self.shared.config.segment_bytes)
+        {
+            tracing::warn!(dir = %self.shared.dir.display(), %error, "cannot write ahead of the log");
+        }
     }
 
     fn carry_out_alone(&mut self, command: Alone) {

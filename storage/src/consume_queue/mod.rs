@@ -10,4 +10,4 @@ mod tails;
 
 pub(crate) use files::QueueFiles;
 pub(crate) use format::Unit;
-pub(crate) use tails::{PendingUnits, Tails};
+pub(crate) use tails::{Due, PendingUnits, Tails};

@@ -7,7 +7,7 @@ use super::state::State;
 use super::{Maintenance, Store, StoreError};
 use crate::checkpoint::Checkpoint;
 use crate::commitlog::LeaderTag;
-use crate::consume_queue::PendingUnits;
+use crate::consume_queue::{Due, PendingUnits};
 use crate::key_index::KeyBatch;
 use crate::position::{LogIndex, PhysicalOffset};
 use crate::queue_offsets::QueueKey;
@@ -19,23 +19,26 @@ struct Pending {
 }
 
 impl Store {
-    /// Writes what was applied to the index files, and checkpoints that segments have begun with. Call it
-    /// about every second, and more often when much is applied: what it has not written is in memory.
+    /// Writes what was applied to the index files, as far as it is worth a write, and checkpoints that segments
+    /// have begun with. Call it about every second, and more often when much is applied: what it has not
+    /// written is in memory.
     ///
     /// Checkpoints are durable when this returns, and the index files as far as checkpoints need them;
-    /// otherwise nothing is synced, since a crash only costs a longer replay.
+    /// otherwise nothing is synced, since a crash only costs a longer replay. Returns whether there was a
+    /// checkpoint: the next start can begin there, as with a new copy of the tables.
     ///
     /// # Errors
     /// The disk refuses; stop the process, the files are rebuilt at the next start.
-    pub fn flush_indexes(&self) -> Result<(), StoreError> {
+    pub fn flush_indexes(&self) -> Result<bool, StoreError> {
         let mut maintenance = self.maintenance();
         let rolled = !self.state().checkpoints.is_empty();
         if rolled {
             self.flush_durably(&mut maintenance)?;
         } else {
-            self.write_pending()?;
+            self.write_pending(Due::Ripe)?;
         }
-        self.remove_deleted_topics()
+        self.remove_deleted_topics()?;
+        Ok(rolled)
     }
 
     /// Writes the index files, makes them durable, and then the copy of the tables as of the same record.
@@ -159,7 +162,7 @@ impl Store {
         let (pending, checkpoints, current) = {
             let state = self.state();
             (
-                self.pending(&state, true),
+                self.pending(&state, Due::All),
                 state.checkpoints.clone(),
                 state.checkpoint(),
             )
@@ -181,19 +184,20 @@ impl Store {
         Ok(current)
     }
 
-    /// Writes units, and keys as far as they fill runs, without a sync. One caller at a time.
-    pub(super) fn write_pending(&self) -> Result<(), StoreError> {
-        let pending = self.pending(&self.state(), false);
+    /// Writes units of queues, and keys as far as they fill runs or all are due, without a sync. One caller at
+    /// a time.
+    pub(super) fn write_pending(&self, due: Due) -> Result<(), StoreError> {
+        let pending = self.pending(&self.state(), due);
         self.write(&pending)
     }
 
     /// Copies what is to be written, as of one record.
-    fn pending(&self, state: &State, everything: bool) -> Pending {
+    fn pending(&self, state: &State, due: Due) -> Pending {
         let segment = state.segment(self.log.segment_bytes()).unwrap_or_default();
         let position = state.next_offset.get().saturating_sub(segment.get()) as u32;
         Pending {
-            units: state.tails.pending(),
-            keys: state.keys.batches((segment, position), everything),
+            units: state.tails.pending(due),
+            keys: state.keys.batches((segment, position), due == Due::All),
         }
     }
 

@@ -7,7 +7,7 @@ use super::state::State;
 use super::{Maintenance, Store, StoreConfig, StoreError, io_error};
 use crate::checkpoint::{Checkpoint, CheckpointFiles, Image};
 use crate::commitlog::CommitLog;
-use crate::consume_queue::QueueFiles;
+use crate::consume_queue::{Due, QueueFiles};
 use crate::fs::FileSystem;
 use crate::key_index::KeyFiles;
 use crate::position::{LogIndex, PhysicalOffset};
@@ -200,7 +200,7 @@ impl Store {
                 self.flush_indexes()?;
             } else if units >= config.replay_units_max {
                 // Nothing is synced yet: a start should not wait for the disk.
-                self.write_pending()?;
+                self.write_pending(Due::All)?;
             }
         }
         Ok(())

@@ -177,7 +177,9 @@ fn run(fs: &FaultyFs) -> Vec<u32> {
         group.put(batch, number + 2);
         digests.push(group.store.digest());
         match number % 23 {
-            5 | 12 => group.store.flush_indexes().unwrap(),
+            5 | 12 => {
+                group.store.flush_indexes().unwrap();
+            }
             17 => group.store.save_copy().unwrap(),
             22 => group.retire(),
             _ => {}

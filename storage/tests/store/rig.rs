@@ -6,7 +6,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use gantry_storage::batch::{BatchBuilder, RowHead};
-use gantry_storage::commitlog::{CommitLog, Done, LeaderTag, Located, Record, RecordKind};
+use gantry_storage::commitlog::{
+    CommitLog, Done, LeaderTag, Located, Record, RecordKind, TailBudget,
+};
 use gantry_storage::config::LogConfig;
 use gantry_storage::fs::RealFs;
 use gantry_storage::message::{MessageView, NewMessage};
@@ -51,7 +53,7 @@ impl Rig {
         let fs = Arc::new(RealFs);
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES,
-            tail_bytes: 32 << 10,
+            tail: TailBudget::new(32 << 10),
             ..Default::default()
         };
         let (log, writer, _) = CommitLog::open(fs.clone(), &dir.join("log"), config).unwrap();
