@@ -60,17 +60,20 @@ pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> H
         queue: wanted.queue,
     };
     let deadline = wanted.park.map(|park| request.caller.received + park);
+    let first = read(broker, group, &wanted, request).await?;
+    let deadline = match deadline {
+        Some(deadline) if waits(&first) => deadline,
+        _ => return Ok(respond(group, &wanted, request, first)),
+    };
     loop {
         // Registered before the read: a message that comes in between wakes it.
-        let woken = deadline.map(|_| group.long_poll.park(key));
+        let woken = group.long_poll.park(key);
         let read = read(broker, group, &wanted, request).await?;
-        match (woken, deadline) {
-            (Some(woken), Some(deadline)) if waits(&read) && Instant::now() < deadline => {
-                // Woken or not, the next turn reads again; the last one answers what it finds.
-                drop(timeout_at(deadline, woken).await);
-            }
-            _ => return Ok(respond(group, &wanted, request, read)),
+        if !waits(&read) || Instant::now() >= deadline {
+            return Ok(respond(group, &wanted, request, read));
         }
+        // Woken or not, the next turn reads again; the last one answers what it finds.
+        drop(timeout_at(deadline, woken).await);
     }
 }
 

@@ -392,9 +392,11 @@ impl CommitLog {
         self.shared.save_indexes(INDEX_SAVE_STEP)
     }
 
-    /// Lets go of the records up to `index` that are in memory, as far as they are durable: they are read from
-    /// disk from now on. For records that have been there for long.
+    /// Lets go of the records up to `index` that are in memory, as far as they are durable, and of those that
+    /// were read from disk and not wanted since the last call: they are read from disk from now on. For
+    /// records that have been there for long.
     pub fn forget_through(&self, index: LogIndex) {
+        self.shared.cold.forget();
         self.shared.lock().view.forget_through(index);
     }
 

@@ -10,6 +10,7 @@
 //! survives a crash, `mark` why a torn tail and damage are told apart.
 
 mod blocks;
+mod cold;
 mod cursor;
 mod format;
 mod group;

@@ -3,8 +3,7 @@
 //! A read from disk does not hold the lock. Whether the bytes may have been removed or replaced meanwhile is
 //! found out afterwards, by the epoch of the view; if so the read starts over.
 
-use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
@@ -17,7 +16,7 @@ use crate::error::ReadError;
 use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
 
-/// Fetched from the disk with bytes that had to be waited for.
+/// Fetched from the disk behind bytes that had to be waited for.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
 
 /// Payload read at once by `verify_segment`; bytes.
@@ -138,50 +137,78 @@ impl CommitLog {
         Ok(view.tag_at(index))
     }
 
-    /// `len` bytes at `offset`, which must lie inside the payload of one record. Recent ones are a slice of
-    /// memory, others are read from disk without checking the CRC of the whole record. The range is not
-    /// trusted: outside of the log it is an error; inside of the log but on no payload, it may give
-    /// any bytes of the log. `may_wait` says whether the disk may be waited for.
+    /// `len` bytes at `offset`, which must lie inside the payload of one record. A slice of memory if the
+    /// record is recent or was read a moment ago; else it is read with others that follow, with their CRCs
+    /// checked. The range is not trusted. `may_wait` says whether the disk may be waited for.
     ///
     /// # Errors
-    /// `Purged`, `NotFound`, `NotInMemory`, `Io`.
+    /// `Purged`, `NotFound` also when the range is not in one payload, `NotInMemory`, `Corrupt`, `Io`.
     pub fn read_bytes(
         &self,
         offset: PhysicalOffset,
         len: usize,
         may_wait: bool,
     ) -> Result<Bytes, ReadError> {
+        let cold = &self.shared.cold;
+        let mut reading = None;
         loop {
             let state = self.shared.lock();
             let view = &state.view;
-            let segment = self.segment_for(view, offset, len as u64)?;
+            self.segment_for(view, offset, len as u64)?;
+            if len == 0 {
+                return Ok(Bytes::new());
+            }
             if let Some(located) = view.tail.at(offset) {
                 return payload_range(located, offset, len);
             }
-            let Some(file) = segment.file.clone() else {
-                return Err(not_found_at(offset));
-            };
-            let (base, epoch) = (segment.base, view.epoch);
+            let epoch = view.epoch;
             drop(state);
-            let mut buffer = vec![0; len];
-            let at = offset.get() - base.get();
-            let read = match file.read_exact_now_at(&mut buffer, at) {
-                Err(error) if may_wait && error.kind() == ErrorKind::WouldBlock => {
-                    // Whoever reads here is likely to go on.
-                    file.will_read(at, READ_AHEAD_BYTES);
-                    file.read_exact_at(&mut buffer, at)
-                }
-                read => read,
-            };
-            if self.shared.lock().view.epoch != epoch {
+            if let Some(located) = cold.at(offset, epoch) {
+                return payload_range(&located, offset, len);
+            }
+            if !may_wait {
+                return Err(ReadError::NotInMemory);
+            }
+            if reading.is_none() {
+                // Somebody may have read it by the time it is our turn.
+                reading = Some(cold.reading.lock().unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
-            return match read {
-                Ok(()) => Ok(Bytes::from(buffer)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ReadError::NotInMemory),
-                Err(error) => Err(self.read_error(base, RangeError::Io(error))),
-            };
+            let found = self.read_cold(offset, epoch)?;
+            if self.shared.lock().view.epoch == epoch {
+                let located = found.ok_or_else(|| not_found_at(offset))?;
+                return payload_range(&located, offset, len);
+            }
         }
+    }
+
+    /// Reads records from the disk into memory; returns the one among them whose bytes include `offset`.
+    fn read_cold(&self, offset: PhysicalOffset, epoch: u64) -> Result<Option<Located>, ReadError> {
+        let next = self.shared.cold.next_read(offset, epoch);
+        let (known, file, base) = {
+            let state = self.shared.lock();
+            let segment = self.segment_for(&state.view, offset, 1)?;
+            let known = segment.sparse.floor_at(offset).map(|known| known.index);
+            (known, segment.file.clone(), segment.base)
+        };
+        let mut from = next.from.or(known);
+        // More than one turn only when the known record is far in front.
+        while let Some(index) = from {
+            let records = self.read_stored(index, LogIndex::new(u64::MAX), next.bytes_max)?;
+            let last = records.last().expect("at least one record or an error");
+            let end = last.end_offset();
+            from = (end <= offset).then(|| last.record.index.next());
+            let found = records.iter().find(|l| offset < l.end_offset()).cloned();
+            self.shared.cold.keep(records, epoch);
+            if let Some(located) = found {
+                if let Some(file) = file {
+                    // Whoever reads here is likely to go on.
+                    file.will_read(end.get() - base.get(), READ_AHEAD_BYTES);
+                }
+                return Ok(Some(located).filter(|located| located.offset <= offset));
+            }
+        }
+        Ok(None)
     }
 
     fn segment_for<'a>(

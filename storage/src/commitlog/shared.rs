@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use super::cold::Cold;
 use super::format::{LeaderTag, Located};
 use super::log::{Done, FlushObserver};
 use super::spares::Spares;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub dir: PathBuf,
     pub config: LogConfig,
     pub spares: Spares,
+    pub cold: Cold,
     pub recovered_committed: Option<LogIndex>,
     state: Mutex<State>,
     wake: Condvar,
@@ -97,6 +99,7 @@ impl Shared {
             dir: dir.to_path_buf(),
             config,
             spares,
+            cold: Cold::default(),
             recovered_committed: state.committed,
             state: Mutex::new(state),
             wake: Condvar::new(),

@@ -50,6 +50,12 @@ impl SparseIndex {
         after.checked_sub(1).map(|at| self.entries[at])
     }
 
+    /// The last entry at or before `offset`.
+    pub(crate) fn floor_at(&self, offset: PhysicalOffset) -> Option<SparseEntry> {
+        let after = self.entries.partition_point(|entry| entry.offset <= offset);
+        after.checked_sub(1).map(|at| self.entries[at])
+    }
+
     /// Takes over entries from an index file.
     pub(crate) fn adopt(entries: &[SparseEntry]) -> Self {
         Self {

@@ -1,0 +1,206 @@
+//! Records that were read from the disk a moment ago. Consumers that are behind come back for what follows,
+//! and those of other queues for what lies between; a queue's messages are rarely next to each other.
+//!
+//! What is here was read as whole records whose CRCs were right. Reads go on where an earlier one ended in
+//! larger and larger steps; a read at any other place is a small one.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::format::Located;
+use crate::position::{LogIndex, PhysicalOffset};
+
+/// Payload that the first read at a place takes at least, if the log has as much; bytes.
+const FIRST_READ_BYTES: usize = 64 << 10;
+
+/// Payload that a read takes at most, unless one record is larger; bytes.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A read that begins so little behind the end of another continues it; bytes.
+const GAP_BYTES_MAX: u64 = 64 << 10;
+
+/// Runs of one log that are kept.
+const RUNS_MAX: usize = 4;
+
+/// What a log has read from the disk, bounded to [`RUNS_MAX`] runs.
+#[derive(Default)]
+pub(crate) struct Cold {
+    /// The one that was used last comes last.
+    runs: Mutex<Vec<Run>>,
+    /// Held while the disk is read, so that those who want the same do not all read it.
+    pub(crate) reading: Mutex<()>,
+}
+
+/// Adjacent records. Not empty.
+struct Run {
+    /// Of the view, when they were read.
+    epoch: u64,
+    records: Vec<Located>,
+    payload_bytes: usize,
+    /// Since [`Cold::forget`].
+    used: bool,
+}
+
+/// How to read what is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NextRead {
+    /// The first record; if none, one that is known to be in front of the place.
+    pub from: Option<LogIndex>,
+    /// Payload to read at most, unless one record is larger; bytes.
+    pub bytes_max: usize,
+}
+
+impl Run {
+    fn end(&self) -> PhysicalOffset {
+        let last = self.records.last().expect("a run is not empty");
+        last.end_offset()
+    }
+
+    fn at(&self, offset: PhysicalOffset) -> Option<&Located> {
+        let after = self
+            .records
+            .partition_point(|located| located.offset <= offset);
+        let located = self.records.get(after.checked_sub(1)?)?;
+        (offset < located.end_offset()).then_some(located)
+    }
+}
+
+impl Cold {
+    fn lock(&self) -> MutexGuard<'_, Vec<Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record whose bytes include `offset`, if it was read since `epoch` began.
+    pub(crate) fn at(&self, offset: PhysicalOffset, epoch: u64) -> Option<Located> {
+        let mut runs = self.lock();
+        let holds = |run: &Run| run.epoch == epoch && run.at(offset).is_some();
+        let found = runs.iter().rposition(holds)?;
+        if found + 1 < runs.len() {
+            let run = runs.remove(found);
+            runs.push(run);
+        }
+        let run = runs.last_mut()?;
+        run.used = true;
+        run.at(offset).cloned()
+    }
+
+    /// How to read the record at `offset`.
+    pub(crate) fn next_read(&self, offset: PhysicalOffset, epoch: u64) -> NextRead {
+        let runs = self.lock();
+        let before = |run: &&Run| run.epoch == epoch && run.end() <= offset;
+        let near = |run: &&Run| offset.get() - run.end().get() <= GAP_BYTES_MAX;
+        let continued = runs
+            .iter()
+            .filter(before)
+            .filter(near)
+            .max_by_key(|r| r.end());
+        match continued {
+            Some(run) => NextRead {
+                from: run.records.last().map(|last| last.record.index.next()),
+                bytes_max: (4 * run.payload_bytes).clamp(FIRST_READ_BYTES, READ_BYTES_MAX),
+            },
+            None => NextRead {
+                from: None,
+                bytes_max: FIRST_READ_BYTES,
+            },
+        }
+    }
+
+    /// Keeps records that were read when the view had this epoch.
+    pub(crate) fn keep(&self, records: Vec<Located>, epoch: u64) {
+        if records.is_empty() {
+            return;
+        }
+        let payload_bytes = records.iter().map(|l| l.record.payload.len()).sum();
+        let mut runs = self.lock();
+        runs.retain(|run| run.epoch == epoch);
+        if runs.len() >= RUNS_MAX {
+            runs.remove(0);
+        }
+        runs.push(Run {
+            epoch,
+            records,
+            payload_bytes,
+            used: true,
+        });
+    }
+
+    /// Lets go of what nobody has used since the last call.
+    pub(crate) fn forget(&self) {
+        let mut runs = self.lock();
+        runs.retain(|run| run.used);
+        for run in runs.iter_mut() {
+            run.used = false;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::commitlog::{LeaderTag, Record, RecordKind};
+
+    const PAYLOAD: usize = 20 << 10;
+
+    fn located(index: u64) -> Located {
+        let record = Record {
+            tag: LeaderTag { term: 1, leader: 1 },
+            index: LogIndex::new(index),
+            kind: RecordKind::Batch,
+            store_time_ms: 0,
+            payload: Bytes::from(vec![0; PAYLOAD]),
+            payload_crc: 0,
+        };
+        let offset = PhysicalOffset::new(index * record.encoded_len());
+        Located { record, offset }
+    }
+
+    fn run(range: std::ops::Range<u64>) -> Vec<Located> {
+        range.map(located).collect()
+    }
+
+    #[test]
+    fn a_read_that_continues_another_is_larger_and_begins_behind_it() {
+        let cold = Cold::default();
+        let first = |at| NextRead {
+            from: at,
+            bytes_max: FIRST_READ_BYTES,
+        };
+        assert_eq!(cold.next_read(located(3).offset, 0), first(None));
+        cold.keep(run(3..7), 0);
+        let next = cold.next_read(located(7).offset.plus(5), 0);
+        assert_eq!(next.from, Some(LogIndex::new(7)));
+        assert_eq!(next.bytes_max, 16 * PAYLOAD);
+        cold.keep(run(7..87), 0);
+        assert_eq!(
+            cold.next_read(located(87).offset, 0).bytes_max,
+            READ_BYTES_MAX
+        );
+        assert_eq!(cold.next_read(located(2).offset, 0), first(None));
+        assert_eq!(cold.next_read(located(99).offset, 0), first(None));
+        assert_eq!(cold.next_read(located(87).offset, 1), first(None), "epoch");
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let cold = Cold::default();
+        for start in 0..RUNS_MAX as u64 {
+            cold.keep(run(10 * start..10 * start + 2), 0);
+        }
+        let middle = located(1).offset.plus(100);
+        assert_eq!(cold.at(middle, 0), Some(located(1)));
+        cold.keep(run(90..91), 0);
+        assert_eq!(cold.at(middle, 0), Some(located(1)));
+        assert_eq!(cold.at(located(10).offset, 0), None);
+        assert_eq!(cold.at(middle, 1), None, "read before something vanished");
+        cold.forget();
+        assert_eq!(cold.at(located(20).offset, 0), Some(located(20)));
+        cold.forget();
+        assert_eq!(cold.at(located(20).offset, 0), Some(located(20)));
+        assert_eq!(cold.at(middle, 0), None);
+        cold.keep(run(5..6), 1);
+        assert_eq!(cold.at(located(20).offset, 0), None);
+    }
+}
