@@ -391,8 +391,8 @@ impl CommitLog {
         self.shared.save_indexes(INDEX_SAVE_STEP)
     }
 
-    /// Lets go of the records up to `index` that are in memory, as far as they are durable: they are read from
-    /// disk from now on. For records that have been there for long.
+    /// Lets go of the records up to `index` that are in memory, as far as they are durable: they are read
+    /// from disk from now on. For records that have been there for long.
     pub fn forget_through(&self, index: LogIndex) {
         self.shared.lock().view.forget_through(index);
     }
