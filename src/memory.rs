@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::group::Group;
 
-/// Records stay in memory for this long to twice as long, unless newer ones take their place: for consumers and
-/// followers that are a little behind.
+/// Records stay in memory for this long to twice as long, unless newer ones take their place: for consumers
+/// and followers that are a little behind.
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Less log than this in an interval is no load: consumers that commit offsets, heartbeats of clients.
@@ -74,8 +74,8 @@ impl Load {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 fn give_back() {
-    // SAFETY: it takes a number, may be called from any thread at any time, and only unmaps pages that hold no
-    // allocation.
+    // SAFETY: it takes a number, may be called from any thread at any time, and only unmaps pages that hold
+    // no allocation.
     unsafe { libc::malloc_trim(0) };
 }
 

@@ -80,8 +80,8 @@ fn append_sync(bencher: Bencher, group: &Group) {
         .bench_local_values(|records: Vec<Record>| rig.append(records));
 }
 
-/// The same in the first segment of a new log, whose blocks were never written; nothing follows at once, as when
-/// little is sent.
+/// The same in the first segment of a new log, whose blocks were never written; nothing follows at once, as
+/// when little is sent.
 #[divan::bench(args = &GROUPS[..2], sample_count = 500, sample_size = 1)]
 fn append_sync_in_a_new_log(bencher: Bencher, group: &Group) {
     let dir = Directory::new();

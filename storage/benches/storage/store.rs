@@ -48,7 +48,8 @@ fn apply(bencher: Bencher, queues: u16) {
         .bench_local_values(|located| store.apply(&located));
 }
 
-/// What a second of maintenance writes after 10,000 messages, by the number of queues that they are spread over.
+/// What a second of maintenance writes after 10,000 messages, by the number of queues that they are spread
+/// over.
 #[divan::bench(args = [1, 100, 1000, 10_000], sample_count = 200, sample_size = 1)]
 fn flush_indexes(bencher: Bencher, queues: u16) {
     const MESSAGES: usize = 10_000;

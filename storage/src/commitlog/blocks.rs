@@ -4,10 +4,10 @@
 //! what follows. Its bytes that were there before are the same in both writes, so a torn write cannot
 //! take them back. What is behind them in the block is zero.
 //!
-//! A file system keeps books about blocks that were reserved and never written, and each durable write into them
-//! writes the books too: twice the time and the CPU. A new log's first segment is such a file, and may be for
-//! ever when little is sent. So the writer, when it has nothing to do, writes zeros ahead of a log that grows in
-//! small steps.
+//! A file system keeps books about blocks that were reserved and never written, and each durable write into
+//! them writes the books too: half as much time and CPU again. A new log's first segment is such a file, and
+//! may be for ever when little is sent. So the writer, when it has nothing to do, writes zeros ahead of a log
+//! that grows in small steps.
 
 use std::io;
 
@@ -107,8 +107,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Writes zeros behind the end, if small groups are on their way to blocks that may never have been written;
-    /// not at or beyond `segment_bytes`. Not durable: all of it is only there to be overwritten.
+    /// Writes zeros behind the end, if small groups are on their way to blocks that may never have been
+    /// written; not at or beyond `segment_bytes`. Not durable: all of it is only there to be overwritten.
     pub(crate) fn zero_ahead(&mut self, file: &dyn File, segment_bytes: u64) -> io::Result<()> {
         let end = (self.start + self.filled as u64).next_multiple_of(BLOCK_BYTES);
         let from = self.zeroed_to.max(end);

@@ -19,9 +19,9 @@ struct Pending {
 }
 
 impl Store {
-    /// Writes what was applied to the index files, as far as it is worth a write, and checkpoints that segments
-    /// have begun with. Call it about every second, and more often when much is applied: what it has not
-    /// written is in memory.
+    /// Writes what was applied to the index files, as far as it is worth a write, and checkpoints that
+    /// segments have begun with. Call it about every second, and more often when much is applied: what it
+    /// has not written is in memory.
     ///
     /// Checkpoints are durable when this returns, and the index files as far as checkpoints need them;
     /// otherwise nothing is synced, since a crash only costs a longer replay. Returns whether there was a
@@ -184,8 +184,8 @@ impl Store {
         Ok(current)
     }
 
-    /// Writes units of queues, and keys as far as they fill runs or all are due, without a sync. One caller at
-    /// a time.
+    /// Writes units of queues, and keys as far as they fill runs or all are due, without a sync. One caller
+    /// at a time.
     pub(super) fn write_pending(&self, due: Due) -> Result<(), StoreError> {
         let pending = self.pending(&self.state(), due);
         self.write(&pending)
