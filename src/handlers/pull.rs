@@ -253,6 +253,10 @@ async fn read_once(
         result =
             joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     }
+    if let Some(ahead) = group.log.wants_ahead() {
+        let log = group.log.clone();
+        tokio::task::spawn_blocking(move || log.read_ahead(ahead));
+    }
     result.map_err(|error| {
         tracing::error!(group = group.name, %error, "reading a queue failed");
         Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())

@@ -2,7 +2,8 @@
 //! and those of other queues for what lies between; a queue's messages are rarely next to each other.
 //!
 //! What is here was read as whole records whose CRCs were right. Reads go on where an earlier one ended in
-//! larger and larger steps; a read at any other place is a small one.
+//! larger and larger steps; a read at any other place is a small one. When half of a large one is used, the
+//! next should be read, so that nobody has to wait for it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,16 +19,26 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// A read that begins so little behind the end of another continues it; bytes.
 const GAP_BYTES_MAX: u64 = 64 << 10;
 
-/// Runs of one log that are kept.
-const RUNS_MAX: usize = 4;
+/// Runs of one log that are kept: three consumers at different places, one run in use and one ahead for each.
+const RUNS_MAX: usize = 6;
+
+/// A run of this much payload or more was read by somebody who goes on; bytes.
+const AHEAD_BYTES_MIN: usize = 256 << 10;
 
 /// What a log has read from the disk, bounded to [`RUNS_MAX`] runs.
 #[derive(Default)]
 pub(crate) struct Cold {
-    /// The one that was used last comes last.
-    runs: Mutex<Vec<Run>>,
+    runs: Mutex<Runs>,
     /// Held while the disk is read, so that those who want the same do not all read it.
     pub(crate) reading: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Runs {
+    /// The one that was used last comes last.
+    list: Vec<Run>,
+    /// What should be read before it is asked for.
+    ahead: Option<NextRead>,
 }
 
 /// Adjacent records. Not empty.
@@ -38,6 +49,8 @@ struct Run {
     payload_bytes: usize,
     /// Since [`Cold::forget`].
     used: bool,
+    /// What follows was asked for.
+    continued: bool,
 }
 
 /// How to read what is not here.
@@ -55,49 +68,72 @@ impl Run {
         last.end_offset()
     }
 
-    fn at(&self, offset: PhysicalOffset) -> Option<&Located> {
+    /// Number of the record whose bytes include `offset`.
+    fn at(&self, offset: PhysicalOffset) -> Option<usize> {
         let after = self
             .records
             .partition_point(|located| located.offset <= offset);
-        let located = self.records.get(after.checked_sub(1)?)?;
-        (offset < located.end_offset()).then_some(located)
+        let number = after.checked_sub(1)?;
+        (offset < self.records[number].end_offset()).then_some(number)
+    }
+
+    /// The read that goes on behind it.
+    fn next_read(&self) -> NextRead {
+        NextRead {
+            from: self.records.last().map(|last| last.record.index.next()),
+            bytes_max: (4 * self.payload_bytes).clamp(FIRST_READ_BYTES, READ_BYTES_MAX),
+        }
     }
 }
 
 impl Cold {
-    fn lock(&self) -> MutexGuard<'_, Vec<Run>> {
+    fn lock(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record whose bytes include `offset`, if it was read since `epoch` began.
     pub(crate) fn at(&self, offset: PhysicalOffset, epoch: u64) -> Option<Located> {
         let mut runs = self.lock();
+        let Runs { list, ahead } = &mut *runs;
         let holds = |run: &Run| run.epoch == epoch && run.at(offset).is_some();
-        let found = runs.iter().rposition(holds)?;
-        if found + 1 < runs.len() {
-            let run = runs.remove(found);
-            runs.push(run);
+        let found = list.iter().rposition(holds)?;
+        if found + 1 < list.len() {
+            let run = list.remove(found);
+            list.push(run);
         }
-        let run = runs.last_mut()?;
+        let run = list.last_mut()?;
         run.used = true;
-        run.at(offset).cloned()
+        let number = run.at(offset)?;
+        let is_late = number >= run.records.len() / 2 && run.payload_bytes >= AHEAD_BYTES_MIN;
+        if is_late && !run.continued {
+            run.continued = true;
+            *ahead = Some(run.next_read());
+        }
+        Some(run.records[number].clone())
+    }
+
+    /// What should be read now because it will be asked for soon; says so once.
+    pub(crate) fn take_ahead(&self) -> Option<NextRead> {
+        self.lock().ahead.take()
     }
 
     /// How to read the record at `offset`.
     pub(crate) fn next_read(&self, offset: PhysicalOffset, epoch: u64) -> NextRead {
-        let runs = self.lock();
-        let before = |run: &&Run| run.epoch == epoch && run.end() <= offset;
-        let near = |run: &&Run| offset.get() - run.end().get() <= GAP_BYTES_MAX;
+        let mut runs = self.lock();
+        let near = |run: &&mut Run| {
+            let gap = offset.get().checked_sub(run.end().get());
+            run.epoch == epoch && gap.is_some_and(|gap| gap <= GAP_BYTES_MAX)
+        };
         let continued = runs
-            .iter()
-            .filter(before)
+            .list
+            .iter_mut()
             .filter(near)
-            .max_by_key(|r| r.end());
+            .max_by_key(|run| run.end());
         match continued {
-            Some(run) => NextRead {
-                from: run.records.last().map(|last| last.record.index.next()),
-                bytes_max: (4 * run.payload_bytes).clamp(FIRST_READ_BYTES, READ_BYTES_MAX),
-            },
+            Some(run) => {
+                run.continued = true;
+                run.next_read()
+            }
             None => NextRead {
                 from: None,
                 bytes_max: FIRST_READ_BYTES,
@@ -112,23 +148,25 @@ impl Cold {
         }
         let payload_bytes = records.iter().map(|l| l.record.payload.len()).sum();
         let mut runs = self.lock();
-        runs.retain(|run| run.epoch == epoch);
-        if runs.len() >= RUNS_MAX {
-            runs.remove(0);
+        runs.list.retain(|run| run.epoch == epoch);
+        if runs.list.len() >= RUNS_MAX {
+            runs.list.remove(0);
         }
-        runs.push(Run {
+        runs.list.push(Run {
             epoch,
             records,
             payload_bytes,
             used: true,
+            continued: false,
         });
     }
 
     /// Lets go of what nobody has used since the last call.
     pub(crate) fn forget(&self) {
         let mut runs = self.lock();
-        runs.retain(|run| run.used);
-        for run in runs.iter_mut() {
+        runs.ahead = None;
+        runs.list.retain(|run| run.used);
+        for run in &mut runs.list {
             run.used = false;
         }
     }
@@ -181,6 +219,22 @@ mod tests {
         assert_eq!(cold.next_read(located(2).offset, 0), first(None));
         assert_eq!(cold.next_read(located(99).offset, 0), first(None));
         assert_eq!(cold.next_read(located(87).offset, 1), first(None), "epoch");
+    }
+
+    #[test]
+    fn the_next_read_is_wanted_once_when_half_of_a_large_one_is_used() {
+        let cold = Cold::default();
+        cold.keep(run(0..4), 0);
+        assert!(cold.at(located(3).offset, 0).is_some());
+        assert_eq!(cold.take_ahead(), None, "a small one may be the last");
+        cold.keep(run(4..24), 0);
+        assert!(cold.at(located(5).offset, 0).is_some());
+        assert_eq!(cold.take_ahead(), None);
+        assert!(cold.at(located(14).offset, 0).is_some());
+        let ahead = cold.take_ahead().unwrap();
+        assert_eq!(ahead.from, Some(LogIndex::new(24)));
+        assert!(cold.at(located(20).offset, 0).is_some());
+        assert_eq!(cold.take_ahead(), None);
     }
 
     #[test]

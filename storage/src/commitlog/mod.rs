@@ -35,6 +35,7 @@ pub use format::{
     LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES, Record, RecordKind, encoded_len,
 };
 pub use log::{Bounds, CommitLog, Done, FlushObserver, FlushedGroup, LogStats, SegmentInfo};
+pub use reader::ReadAhead;
 pub use recovery::Recovered;
 pub use tail::TailBudget;
 pub use view::LogStart;

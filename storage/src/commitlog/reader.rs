@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use super::CommitLog;
+use super::cold::NextRead;
 use super::cursor::{Cursor, Expected, RangeError, RangeRead, Step};
 use super::format::{LeaderTag, Located, RECORD_HEADER_BYTES, segment_base};
 use super::segment::segment_path;
@@ -16,8 +17,12 @@ use crate::error::ReadError;
 use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
 
-/// Fetched from the disk behind bytes that had to be waited for.
-const READ_AHEAD_BYTES: u64 = 1 << 20;
+/// Fetched by the file system behind what is read from the disk.
+const READ_AHEAD_BYTES: u64 = 2 << 20;
+
+/// Something that should be read before it is asked for.
+#[derive(Debug)]
+pub struct ReadAhead(NextRead);
 
 /// Payload read at once by `verify_segment`; bytes.
 const VERIFY_BYTES: usize = 1 << 20;
@@ -182,14 +187,52 @@ impl CommitLog {
         }
     }
 
+    /// Whether [`read_ahead`](Self::read_ahead) should be called now. Says so once.
+    pub fn wants_ahead(&self) -> Option<ReadAhead> {
+        let next = self.shared.cold.take_ahead()?;
+        next.from.filter(|from| !self.is_in_memory(*from))?;
+        Some(ReadAhead(next))
+    }
+
+    /// Reads from the disk what somebody is likely to ask [`read_bytes`](Self::read_bytes) for. Blocks. Errors
+    /// show when it is asked for.
+    pub fn read_ahead(&self, ahead: ReadAhead) {
+        let cold = &self.shared.cold;
+        let _one_at_a_time = cold.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = self.shared.lock().view.epoch;
+        let ReadAhead(NextRead { from, bytes_max }) = ahead;
+        if let Some(from) = from
+            && let Ok(records) = self.read_stored(from, LogIndex::new(u64::MAX), bytes_max)
+        {
+            self.will_go_on(&records);
+            cold.keep(records, epoch);
+        }
+    }
+
+    /// Lets the file system fetch what follows.
+    fn will_go_on(&self, records: &[Located]) {
+        let state = self.shared.lock();
+        let end = records.last().map(Located::end_offset);
+        let segment = end.and_then(|end| {
+            let base = segment_base(end, self.segment_bytes());
+            state.view.segment_at(base)
+        });
+        if let Some((end, segment)) = end.zip(segment)
+            && let Some(file) = segment.file.clone()
+        {
+            let at = end.get() - segment.base.get();
+            drop(state);
+            file.will_read(at, READ_AHEAD_BYTES);
+        }
+    }
+
     /// Reads records from the disk into memory; returns the one among them whose bytes include `offset`.
     fn read_cold(&self, offset: PhysicalOffset, epoch: u64) -> Result<Option<Located>, ReadError> {
         let next = self.shared.cold.next_read(offset, epoch);
-        let (known, file, base) = {
+        let known = {
             let state = self.shared.lock();
             let segment = self.segment_for(&state.view, offset, 1)?;
-            let known = segment.sparse.floor_at(offset).map(|known| known.index);
-            (known, segment.file.clone(), segment.base)
+            segment.sparse.floor_at(offset).map(|known| known.index)
         };
         let mut from = next.from.or(known);
         // More than one turn only when the known record is far in front.
@@ -199,12 +242,11 @@ impl CommitLog {
             let end = last.end_offset();
             from = (end <= offset).then(|| last.record.index.next());
             let found = records.iter().find(|l| offset < l.end_offset()).cloned();
+            if found.is_some() {
+                self.will_go_on(&records);
+            }
             self.shared.cold.keep(records, epoch);
             if let Some(located) = found {
-                if let Some(file) = file {
-                    // Whoever reads here is likely to go on.
-                    file.will_read(end.get() - base.get(), READ_AHEAD_BYTES);
-                }
                 return Ok(Some(located).filter(|located| located.offset <= offset));
             }
         }
