@@ -1,0 +1,90 @@
+//! Reads every queue from end to end from every replica, after all faults are over.
+
+use std::sync::Arc;
+
+use gantry_checker::{Answer, Queue, Request};
+
+use super::client::{Asker, group_of, pull_request, read_pulled};
+use super::{Round, admin};
+use crate::net::{NODES, name_of};
+use crate::shell::{Outcome, failure, while_doing};
+
+/// Most messages of a pull.
+const MOST: i32 = 1024;
+/// How often one pull is tried.
+const TRIES: usize = 20;
+
+/// Reads all queues of a round from all nodes; gives the number of messages in one of the replicas.
+pub async fn dump(round: &Arc<Round>) -> Outcome<u64> {
+    let mut readers = tokio::task::JoinSet::new();
+    for node in 0..NODES {
+        let asker = round.asker(format!("dump-{}", name_of(node)), 1000 + node as u64);
+        readers.spawn(dump_node(asker, node));
+    }
+    let mut messages = 0;
+    while let Some(ended) = readers.join_next().await {
+        messages = ended.map_err(while_doing("reading a replica"))??;
+    }
+    let mut asker = round.asker("topics".to_string(), 2000);
+    admin::delete_topics(&mut asker).await?;
+    Ok(messages)
+}
+
+async fn dump_node(asker: Asker, node: usize) -> Outcome<u64> {
+    let mut messages = 0;
+    for queue in asker.round.queues() {
+        messages += dump_queue(&asker, node, &queue).await?;
+    }
+    Ok(messages)
+}
+
+async fn dump_queue(asker: &Asker, node: usize, queue: &Queue) -> Outcome<u64> {
+    let request = Request::Dump {
+        node: name_of(node),
+        queue: queue.clone(),
+    };
+    let call = asker.begin(request)?;
+    let mut messages = Vec::new();
+    let mut min = None;
+    let mut at = 0;
+    loop {
+        let pulled = pull(asker, node, queue, at).await?;
+        let first = *min.get_or_insert(pulled.min);
+        at = at.max(first);
+        let has_more = pulled.next > at && !pulled.messages.is_empty();
+        at = at.max(pulled.next);
+        messages.extend(pulled.messages);
+        if !has_more || at >= pulled.max {
+            let (count, next) = (messages.len() as u64, at.max(pulled.max));
+            asker.succeed(
+                call,
+                Answer::Dumped {
+                    min: first,
+                    next,
+                    messages,
+                },
+            )?;
+            return Ok(count);
+        }
+    }
+}
+
+async fn pull(
+    asker: &Asker,
+    node: usize,
+    queue: &Queue,
+    at: u64,
+) -> Outcome<super::client::Pulled> {
+    for _ in 0..TRIES {
+        let heard = asker
+            .ask(node, group_of(queue), pull_request(queue, at, MOST))
+            .await;
+        if let Some(pulled) = read_pulled(&heard)? {
+            return Ok(pulled);
+        }
+    }
+    failure(format!(
+        "{} does not let {queue} be read at {at}",
+        name_of(node)
+    ))
+}
