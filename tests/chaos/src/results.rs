@@ -106,6 +106,11 @@ fn add_line(
         .iter()
         .map(|(class, count)| (class.name().to_string(), count.done.into()))
         .collect();
+    let flips: serde_json::Map<String, serde_json::Value> = report
+        .flipped
+        .iter()
+        .map(|(kind, count)| (format!("{kind:?}"), (*count).into()))
+        .collect();
     let line = serde_json::json!({
         "seed": plan.seed,
         "minutes": lasted.as_secs_f64() / 60.0,
@@ -114,6 +119,7 @@ fn add_line(
         "failed": failed,
         "failure": report.failure.as_ref().map(ToString::to_string),
         "faults": counts,
+        "flips": flips,
     });
     let file = OpenOptions::new().create(true).append(true).open(path);
     let mut file = file.map_err(while_doing("opening the results"))?;

@@ -9,7 +9,7 @@ use gantry_checker::{Note, Writer};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, View};
-use crate::faults::{Count, Nemesis};
+use crate::faults::{Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
 use crate::load::{self, Load, Pace, Round, Window};
 use crate::net::{self, NODES, name_of};
@@ -55,6 +55,8 @@ pub struct RoundReport {
 pub struct RunReport {
     pub rounds: Vec<RoundReport>,
     pub counts: BTreeMap<Class, Count>,
+    /// Bits flipped, by kind of file.
+    pub flipped: BTreeMap<Kind, u64>,
     /// What ended it early.
     pub failure: Option<Failure>,
 }
@@ -108,6 +110,7 @@ pub async fn run(settings: &Settings, plan: Plan) -> Outcome<RunReport> {
     Ok(RunReport {
         rounds,
         counts: run.nemesis.counts,
+        flipped: run.nemesis.flipped,
         failure: outcome.err(),
     })
 }
@@ -169,6 +172,11 @@ impl Run {
         }
         let mut round = Round::new(number, self.plan.seed, Arc::clone(&view), history);
         round.pace = Pace::new(self.plan.rate);
+        round.clocks_move = self
+            .plan
+            .mix
+            .iter()
+            .any(|(class, _)| *class == Class::Clock);
         let round = Arc::new(round);
         let started = Instant::now();
         let worked = self.work(&round).await;

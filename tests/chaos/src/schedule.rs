@@ -7,22 +7,36 @@
 
 use std::fmt;
 
+use crate::faults::Kind;
 use crate::net::{NODES, name_of};
 use crate::node::GROUPS;
 use crate::random::Random;
 use crate::shell::{Outcome, failure};
 
-/// A kind of fault.
+/// A kind of fault; [`TABLE`] says what each one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// `kill -9` of the victim.
     Kill,
-    /// `kill -9` of all nodes.
     KillAll,
-    /// The victim stands still.
     Freeze,
-    /// SIGTERM and start of all nodes in turn.
     Restart,
+    Transfer,
+    Isolate,
+    OneWay,
+    Ring,
+    Loss,
+    SlowLink,
+    DropSockets,
+    PowerCut,
+    PowerCutTwo,
+    PowerCutAll,
+    PowerCutTorn,
+    DiskFull,
+    SlowDisk,
+    DiskError,
+    Wipe,
+    Clock,
+    Rot(Kind),
 }
 
 /// How much a class takes for itself.
@@ -37,7 +51,7 @@ enum Reach {
 /// Name, class, what it does, how often it is drawn in the default list (0: only by name), reach.
 type Row = (&'static str, Class, &'static str, u32, Reach);
 
-const TABLE: [Row; 4] = [
+const TABLE: [Row; 29] = [
     (
         "kill",
         Class::Kill,
@@ -55,7 +69,7 @@ const TABLE: [Row; 4] = [
     (
         "freeze",
         Class::Freeze,
-        "SIGSTOP of the victim, 0.1 to 10 s",
+        "SIGSTOP of the victim, 0.1 to 30 s",
         2,
         Reach::Victim,
     ),
@@ -64,6 +78,181 @@ const TABLE: [Row; 4] = [
         Class::Restart,
         "SIGTERM and start of each node in turn",
         1,
+        Reach::Alone,
+    ),
+    (
+        "transfer",
+        Class::Transfer,
+        "leadership moves on request",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "partition",
+        Class::Isolate,
+        "the victim and its peers do not hear each other",
+        2,
+        Reach::Victim,
+    ),
+    (
+        "one-way",
+        Class::OneWay,
+        "the victim does not hear its peers, or is not heard",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "ring",
+        Class::Ring,
+        "the victim and one peer do not hear each other",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "loss",
+        Class::Loss,
+        "3 to 30 % of the packets to the victim are lost",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "slow-link",
+        Class::SlowLink,
+        "the victim sends 0.5 to 8 Mbit/s, and waits",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "drop-sockets",
+        Class::DropSockets,
+        "connections of the victim break",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "power-cut",
+        Class::PowerCut,
+        "the victim loses what it has not synced",
+        3,
+        Reach::Victim,
+    ),
+    (
+        "power-cut-two",
+        Class::PowerCutTwo,
+        "two nodes do at the same moment",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "power-cut-all",
+        Class::PowerCutAll,
+        "all nodes do at the same moment",
+        2,
+        Reach::Alone,
+    ),
+    (
+        "power-cut-torn",
+        Class::PowerCutTorn,
+        "a part of what is being written arrives",
+        2,
+        Reach::Victim,
+    ),
+    (
+        "disk-full",
+        Class::DiskFull,
+        "the victim's disk is full, and is freed",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "slow-disk",
+        Class::SlowDisk,
+        "the victim's disk takes 0.1 to 2 MB/s",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "disk-error",
+        Class::DiskError,
+        "a write or sync of the victim gives EIO",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "wipe",
+        Class::Wipe,
+        "the victim comes back with an empty disk",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "clock",
+        Class::Clock,
+        "the victim's wall clock jumps by up to an hour",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-identity",
+        Class::Rot(Kind::Identity),
+        "a bit of `identity` flips",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-vote",
+        Class::Rot(Kind::Vote),
+        "a bit of a slot of `vote` flips, in each group",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-mark",
+        Class::Rot(Kind::Mark),
+        "a bit of a slot of `mark` flips, in each group",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-checkpoint",
+        Class::Rot(Kind::Checkpoint),
+        "bits of checkpoints flip",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-idx",
+        Class::Rot(Kind::Sidecar),
+        "bits of log indexes flip",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-consume-queue",
+        Class::Rot(Kind::ConsumeQueue),
+        "bits of consume queues flip",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-key-index",
+        Class::Rot(Kind::KeyIndex),
+        "bits of key indexes flip",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-tables",
+        Class::Rot(Kind::Tables),
+        "bits of the copy of the tables flip",
+        1,
+        Reach::Alone,
+    ),
+    (
+        "rot-log",
+        Class::Rot(Kind::Log),
+        "bits of the log flip",
+        0,
         Reach::Alone,
     ),
 ];
@@ -259,8 +448,13 @@ fn next_class(random: &mut Random, mix: &Mix, bag: &mut Vec<Class>) -> Class {
 fn lasting(random: &mut Random, class: Class) -> u64 {
     match class {
         Class::Freeze if random.percent(70) => random.between(100, 2_000),
-        Class::Freeze => random.between(2_000, 10_000),
-        Class::Restart => 0,
+        Class::Freeze if random.percent(80) => random.between(2_000, 8_000),
+        Class::Freeze => random.between(8_000, 30_000),
+        Class::Restart | Class::DropSockets | Class::Clock | Class::Transfer => 0,
+        Class::Isolate | Class::OneWay | Class::Ring => random.between(200, 6_000),
+        Class::Loss | Class::SlowLink | Class::SlowDisk | Class::DiskFull => {
+            random.between(1_000, 5_000)
+        }
         _ => random.between(0, 3_000),
     }
 }

@@ -10,6 +10,7 @@ pub async fn inject(nemesis: &mut Nemesis, nodes: &[usize]) -> Outcome<Effect> {
         if nemesis.cluster.nodes[*node].kill().await? {
             hit.push(*node);
         }
+        nemesis.hold(*node);
     }
     if hit.is_empty() {
         return Ok(Effect::Moot("nothing ran".to_string()));
@@ -19,17 +20,4 @@ pub async fn inject(nemesis: &mut Nemesis, nodes: &[usize]) -> Outcome<Effect> {
         nodes: hit,
         detail: format!("killed {}", names.join(", ")),
     })
-}
-
-/// Starts what is down, one after the other as fast as they can be.
-pub async fn heal(nemesis: &mut Nemesis, nodes: &[usize]) -> Outcome {
-    for node in nodes {
-        nemesis.cluster.start_if_down(*node)?;
-    }
-    for node in nodes {
-        nemesis.cluster.nodes[*node]
-            .await_answer(super::ANSWER_PATIENCE)
-            .await?;
-    }
-    Ok(())
 }
