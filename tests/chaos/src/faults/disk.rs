@@ -10,9 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::{Effect, Nemesis};
 use crate::disk::text;
 use crate::net::name_of;
-use crate::node::Node;
 use crate::random::Random;
-use crate::shell::{Failure, Outcome, run, while_doing};
+use crate::shell::{Outcome, run, while_doing};
 
 const BLKIO: &str = "/sys/fs/cgroup/blkio";
 const FILLER: &str = "filler";
@@ -170,13 +169,4 @@ pub async fn wipe(nemesis: &mut Nemesis, node: usize) -> Outcome<Effect> {
         nodes: vec![node],
         detail,
     })
-}
-
-/// What a node says last.
-pub fn last_words(node: &Node) -> Failure {
-    Failure(format!(
-        "{} ended:\n{}",
-        name_of(node.number),
-        node.log_end()
-    ))
 }

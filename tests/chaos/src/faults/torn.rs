@@ -93,14 +93,20 @@ fn interrupted(traced: &str) -> Vec<&str> {
         let of_thread = |other: &&str| other.split_whitespace().next() == Some(thread);
         if line.contains("pwritev2(") {
             open.retain(|other| !of_thread(other));
-            if !line.contains(") = ") || line.contains(") = ?") {
+            if !has_returned(line) {
                 open.push(line);
             }
-        } else if line.contains("pwritev2 resumed") && !line.contains(") = ?") {
+        } else if line.contains("pwritev2 resumed") && has_returned(line) {
             open.retain(|other| !of_thread(other));
         }
     }
     open
+}
+
+/// `... = 4096`; a call whose process was killed within it ends with `= ?` or not at all.
+fn has_returned(line: &str) -> bool {
+    let result = line.rsplit_once(" = ").map(|(_, result)| result.trim());
+    result.is_some_and(|result| result != "?" && !line.ends_with("<unfinished ...>"))
 }
 
 /// `123 pwritev2(9</path>, [{iov_base="\x..", iov_len=4096}, ..], 2, 65536, RWF_DSYNC ..`
@@ -245,7 +251,7 @@ mod tests {
         let done = CUT.replace("<unfinished ...>", ") = 3");
         let other = CUT.replace("12 ", "13 ");
         let resumed = "13 <... pwritev2 resumed>) = 3";
-        let killed = "12 <... pwritev2 resumed>) = ?";
+        let killed = "12 <... pwritev2 resumed>)           = ?";
         let traced = [done.as_str(), &other, resumed, CUT, killed].join("\n");
         assert_eq!(interrupted(&traced), [CUT]);
     }

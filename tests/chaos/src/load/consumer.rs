@@ -76,7 +76,8 @@ async fn step(asker: &mut Asker, place: &mut Place, is_last: bool) -> Outcome<St
         .tally
         .read
         .fetch_add(pulled.messages.len() as u64, Ordering::Relaxed);
-    let is_due = place.committed != Some(place.next) && (is_last || asker.random.one_in(4));
+    let is_due =
+        place.committed != Some(place.next) && (is_last || has_moved && asker.random.one_in(4));
     if is_due {
         commit(asker, place).await?;
         if asker.random.one_in(3) {

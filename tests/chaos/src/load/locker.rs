@@ -12,22 +12,24 @@ use super::client::{Asker, group_of, is_success, parsed};
 use crate::node::GROUPS;
 use crate::shell::Outcome;
 
-/// Locks, keeps and gives back until the round ends.
+/// Locks, keeps and gives back until the round ends. Who does not know what became of an unlock goes on under
+/// another name: the unlock may still come.
 pub async fn run(mut asker: Asker) -> Outcome {
+    let mut names = 1;
     while asker.round.sends() {
         let group = asker.random.below(GROUPS.len());
         let all = asker.round.queues();
         let of_group = all.into_iter().filter(|queue| group_of(queue) == group);
         let locks = Locks {
             group: format!("chaos-ordered-{}", asker.round.number),
-            owner: asker.by.clone(),
+            owner: format!("{}-{names}", asker.by),
             queues: of_group.take(4).collect(),
         };
         for _ in 0..asker.random.between(1, 3) {
             lock(&mut asker, group, &locks).await?;
             sleep(Duration::from_millis(asker.random.between(50, 400))).await;
         }
-        unlock(&mut asker, group, &locks).await?;
+        names += u32::from(!unlock(&mut asker, group, &locks).await?);
         sleep(Duration::from_millis(asker.random.between(10, 300))).await;
     }
     Ok(())
@@ -66,14 +68,16 @@ async fn lock(asker: &mut Asker, group: usize, locks: &Locks) -> Outcome {
     asker.succeed(call, Answer::Locked(queues))
 }
 
-async fn unlock(asker: &mut Asker, group: usize, locks: &Locks) -> Outcome {
+/// Whether it is certain that the locks are free.
+async fn unlock(asker: &mut Asker, group: usize, locks: &Locks) -> Outcome<bool> {
     let node = asker.choose_node(group);
     let call = asker.begin(Request::Unlock(locks.clone()))?;
     let heard = asker
         .ask(node, group, request(RequestCode::UNLOCK_BATCH_MQ, locks))
         .await;
     match is_success(&heard) {
-        Some(_) => asker.succeed(call, Answer::Done),
-        None => asker.end(call, &heard),
+        Some(_) => asker.succeed(call, Answer::Done)?,
+        None => asker.end(call, &heard)?,
     }
+    Ok(is_success(&heard).is_some())
 }

@@ -682,6 +682,26 @@ fn two_clients_have_one_lock() {
     });
 }
 
+/// An unlock that was given up by its client may come late, and free what the client was given since.
+#[test]
+fn an_unlock_comes_late() {
+    told(Invariant::Lock, |script, bad| {
+        let lock = |script: &mut Script, owner: &str| {
+            let request = Request::Lock(locks(owner));
+            script.call(owner, request, Answer::Locked(vec![queue(0)]));
+        };
+        lock(script, "x");
+        let unlock = script.invoke("x", Request::Unlock(locks("x")));
+        if bad {
+            script.ok("x", unlock, Answer::Done);
+        } else {
+            script.info("x", unlock);
+        }
+        lock(script, "x");
+        lock(script, "y");
+    });
+}
+
 #[test]
 fn two_clients_are_given_one_lock_at_the_same_time() {
     told(Invariant::Lock, |script, bad| {
