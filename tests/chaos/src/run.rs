@@ -152,6 +152,13 @@ impl Run {
         Ok(())
     }
 
+    fn times_full(&self) -> u64 {
+        self.nemesis
+            .counts
+            .get(&Class::DiskFull)
+            .map_or(0, |count| count.done)
+    }
+
     fn round_directory(&self, number: u64) -> PathBuf {
         self.directory.join(format!("round-{number}"))
     }
@@ -179,12 +186,14 @@ impl Run {
             .any(|(class, _)| *class == Class::Clock);
         let round = Arc::new(round);
         let started = Instant::now();
+        let full_before = self.times_full();
         let worked = self.work(&round).await;
+        let retention = self.times_full() > full_before;
         let lasted = started.elapsed();
         view.write_to(None);
         let seconds = directory.join("seconds.csv");
         std::fs::write(seconds, round.tally.seconds()).map_err(while_doing("writing seconds"))?;
-        let judged = tokio::task::spawn_blocking(move || judge::judge(&[path])).await;
+        let judged = tokio::task::spawn_blocking(move || judge::judge(&[path], retention)).await;
         let verdict = judged.map_err(while_doing("judging"))??;
         if let Err(failure) = &worked {
             // What was written down until then may already show why.

@@ -49,8 +49,13 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue) -> Outcome<u64> {
     let mut at = 0;
     loop {
         let pulled = pull(asker, node, queue, at).await?;
+        if min.is_none() && pulled.min > at {
+            // What is before the first offset has been removed, and a pull of it brings nothing.
+            at = pulled.min;
+            min = Some(at);
+            continue;
+        }
         let first = *min.get_or_insert(pulled.min);
-        at = at.max(first);
         let has_more = pulled.next > at && !pulled.messages.is_empty();
         at = at.max(pulled.next);
         messages.extend(pulled.messages);

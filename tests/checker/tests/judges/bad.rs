@@ -344,6 +344,28 @@ fn i8_only_the_lowest_of_overlapping_commits_is_promised() {
     });
 }
 
+/// A commit that its client has given up may come after a later one.
+#[test]
+fn i8_a_commit_without_an_answer_may_come_late() {
+    told(Invariant::I8, |script, bad| {
+        let commit = |offset| Request::Commit {
+            cursor: cursor("g", 0),
+            offset,
+        };
+        let low = script.invoke("c", commit(3));
+        if bad {
+            script.fail("c", low);
+        } else {
+            script.info("c", low);
+        }
+        script.call("c", commit(5), Answer::Done);
+        let query = Request::Query {
+            cursor: cursor("g", 0),
+        };
+        script.call("c", query, Answer::Offset(Some(3)));
+    });
+}
+
 #[test]
 fn i8_a_reset_without_an_answer_may_come_late() {
     let mut script = Script::default();
