@@ -3,6 +3,7 @@
 
 mod cluster;
 mod disk;
+mod failover;
 mod faults;
 mod judge;
 mod load;
@@ -20,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
+use crate::failover::Failover;
 use crate::node::Settings;
 use crate::run::Plan;
 use crate::schedule::{Class, Mix};
@@ -31,13 +33,15 @@ use crate::shell::{Failure, Outcome, failure, while_doing};
 /// it makes on the machine but the files in --out ends with it.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What the whole schedule follows from; by default another one each time.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
     /// For how long faults are injected.
     #[arg(long, default_value_t = 4.0)]
     minutes: f64,
-    /// Classes with weights, as "kill,freeze=3,default"; "all" is everything that --list shows.
+    /// Classes with weights, as "kill,freeze=3,default"; "each" is the default list with
+    /// equal weights, "all" everything that --list shows.
     #[arg(long, default_value = "default")]
     faults: String,
     /// Messages a second that producers send.
@@ -46,24 +50,51 @@ struct Arguments {
     /// Minutes of one round; each is judged by itself.
     #[arg(long, default_value_t = 4.0)]
     round: f64,
-    /// The broker; by default the `gantry` beside this program, built first when cargo runs this.
-    #[arg(long)]
-    gantry: Option<PathBuf>,
-    /// Where histories, logs and verdicts go, in a directory for each run.
-    #[arg(long, default_value = "target/chaos")]
-    out: PathBuf,
-    /// A file that gets one line for each run.
-    #[arg(long)]
-    results: Option<PathBuf>,
-    /// Keep the histories of green rounds too.
-    #[arg(long)]
-    keep: bool,
     /// Show the classes and end.
     #[arg(long)]
     list: bool,
     /// Show which classes can be injected on this machine and end.
     #[arg(long)]
     probe: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure how long a group takes no writes when its leader dies or falls silent.
+    Failover(FailoverArguments),
+}
+
+#[derive(Debug, Args)]
+struct FailoverArguments {
+    /// How often a leader is hit.
+    #[arg(long, default_value_t = 100)]
+    kills: usize,
+    /// The part of the load that the clients reach at most.
+    #[arg(long, default_value_t = 0.6)]
+    load: f64,
+    /// What hits it: kill, freeze or partition.
+    #[arg(long, default_value = "kill")]
+    fault: String,
+}
+
+/// What every run takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// What the whole schedule follows from; by default another one each time.
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// The broker; by default the `gantry` beside this program.
+    #[arg(long, global = true)]
+    gantry: Option<PathBuf>,
+    /// Where histories, logs and verdicts go, in a directory for each run.
+    #[arg(long, default_value = "target/chaos", global = true)]
+    out: PathBuf,
+    /// A file that gets one line for each run.
+    #[arg(long, global = true)]
+    results: Option<PathBuf>,
+    /// Keep the histories of green rounds too.
+    #[arg(long, global = true)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -99,41 +130,60 @@ fn begin(arguments: &Arguments) -> Outcome<bool> {
         }
         return Ok(true);
     }
-    let mix = schedule::parse_mix(&arguments.faults)?;
+    let plan = plan(arguments)?;
     sandbox::enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     let runtime = runtime.map_err(while_doing("starting threads"))?;
-    let outcome = runtime.block_on(go(arguments, mix));
+    let outcome = runtime.block_on(go(&arguments.common, plan));
     runtime.shutdown_background();
     outcome
 }
 
-async fn go(arguments: &Arguments, mix: Mix) -> Outcome<bool> {
+fn plan(arguments: &Arguments) -> Outcome<Plan> {
+    let mut plan = Plan {
+        seed: arguments.common.seed.unwrap_or_else(seconds_now),
+        lasting: Duration::from_secs_f64(arguments.minutes * 60.0),
+        round: Duration::from_secs_f64(arguments.round * 60.0),
+        mix: schedule::parse_mix(&arguments.faults)?,
+        rate: arguments.load,
+        keep: arguments.common.keep,
+        failover: None,
+    };
+    if let Some(Command::Failover(wanted)) = &arguments.command {
+        plan.mix = schedule::parse_mix(&wanted.fault)?;
+        let class = plan.mix[0].0;
+        if plan.mix.len() != 1 || ![Class::Kill, Class::Freeze, Class::Isolate].contains(&class) {
+            return failure("failover: --fault is kill, freeze or partition");
+        }
+        plan.failover = Some(Failover {
+            times: wanted.kills,
+            load: wanted.load,
+            class,
+        });
+    }
+    Ok(plan)
+}
+
+async fn go(arguments: &Common, mut plan: Plan) -> Outcome<bool> {
     let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(while_doing("listening for signals"))?;
     let mut terminations =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(while_doing("listening for signals"))?;
-    let (possible, skipped) = sift(mix);
+    let (possible, skipped) = sift(std::mem::take(&mut plan.mix));
     for (class, reason) in &skipped {
         println!("SKIPPED: {}: {reason}", class.name());
     }
     if possible.is_empty() {
         return failure("none of the classes can be injected on this machine");
     }
-    let seed = arguments.seed.unwrap_or_else(seconds_now);
-    let plan = Plan {
-        seed,
-        lasting: Duration::from_secs_f64(arguments.minutes * 60.0),
-        round: Duration::from_secs_f64(arguments.round * 60.0),
-        mix: possible,
-        rate: arguments.load,
-        keep: arguments.keep,
-    };
-    let directory = arguments.out.join(format!("seed-{seed}-{}", seconds_now()));
+    plan.mix = possible;
+    let directory = arguments
+        .out
+        .join(format!("seed-{}-{}", plan.seed, seconds_now()));
     std::fs::create_dir_all(&directory).map_err(while_doing("making the output directory"))?;
     let directory = directory
         .canonicalize()

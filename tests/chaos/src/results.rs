@@ -65,6 +65,19 @@ pub fn print(
         lasted.as_secs_f64() / 60.0
     );
     print_windows(report);
+    if let Some(gaps) = &report.gaps {
+        println!(
+            "{} leaders hit at {:.0} % of {} messages a second: first ack of a new send after p50 {:.0} ms, \
+             p90 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+            gaps.gaps_ms.len(),
+            plan.failover.map_or(0.0, |failover| failover.load * 100.0),
+            gaps.peak,
+            gaps.percentile(50.0),
+            gaps.percentile(90.0),
+            gaps.percentile(99.0),
+            gaps.percentile(100.0)
+        );
+    }
     if let Some(path) = results {
         add_line(path, plan, report, (acked, lasted), failed)?;
     }
@@ -120,6 +133,7 @@ fn add_line(
         "failure": report.failure.as_ref().map(ToString::to_string),
         "faults": counts,
         "flips": flips,
+        "failover_ms": report.gaps.as_ref().map(|gaps| &gaps.gaps_ms),
     });
     let file = OpenOptions::new().create(true).append(true).open(path);
     let mut file = file.map_err(while_doing("opening the results"))?;

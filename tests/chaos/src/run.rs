@@ -9,6 +9,7 @@ use gantry_checker::{Note, Writer};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, View};
+use crate::failover::{self, Failover, Gaps};
 use crate::faults::{Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
 use crate::load::{self, Load, Pace, Round, Window};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub rate: u32,
     /// Whether histories of green rounds are kept.
     pub keep: bool,
+    /// Measures failover instead of the schedule.
+    pub failover: Option<Failover>,
 }
 
 /// What came of one round.
@@ -57,6 +60,8 @@ pub struct RunReport {
     pub counts: BTreeMap<Class, Count>,
     /// Bits flipped, by kind of file.
     pub flipped: BTreeMap<Kind, u64>,
+    /// What failover took.
+    pub gaps: Option<Gaps>,
     /// What ended it early.
     pub failure: Option<Failure>,
 }
@@ -67,6 +72,9 @@ struct Run {
     directory: PathBuf,
     nemesis: Nemesis,
     episodes: std::vec::IntoIter<Episode>,
+    /// Episodes whose first fault had nothing to hit, and that are tried once more later.
+    again: Vec<Episode>,
+    gaps: Option<Gaps>,
     ends: Instant,
 }
 
@@ -98,6 +106,8 @@ pub async fn run(settings: &Settings, plan: Plan) -> Outcome<RunReport> {
         directory: settings.directory.clone(),
         nemesis: Nemesis::new(cluster, trace),
         episodes: episodes.into_iter(),
+        again: Vec::new(),
+        gaps: None,
         plan,
     };
     let mut rounds = Vec::new();
@@ -111,6 +121,7 @@ pub async fn run(settings: &Settings, plan: Plan) -> Outcome<RunReport> {
         rounds,
         counts: run.nemesis.counts,
         flipped: run.nemesis.flipped,
+        gaps: run.gaps,
         failure: outcome.err(),
     })
 }
@@ -126,16 +137,20 @@ impl Run {
             let report = self.round(done.len() as u64 + 1).await?;
             let is_green = report.verdict.report.is_green();
             let line = format!(
-                "round {}: {} acked, {} unknown, {} s, judged in {:.1} s: {}",
+                "round {}: {} acked, {} unknown, {} held, {} s, judged in {:.1} s: {}",
                 report.number,
                 report.acked,
                 report.unknown,
+                report.held,
                 report.lasted.as_secs(),
                 report.verdict.took.as_secs_f64(),
                 if is_green { "green" } else { "BROKEN" }
             );
             self.nemesis.trace.line(&line)?;
             done.push(report);
+            if self.plan.failover.is_some() {
+                self.ends = Instant::now();
+            }
             if !is_green {
                 return Err(Failure(format!(
                     "promises were broken in round {}",
@@ -193,6 +208,9 @@ impl Run {
         view.write_to(None);
         let seconds = directory.join("seconds.csv");
         std::fs::write(seconds, round.tally.seconds()).map_err(while_doing("writing seconds"))?;
+        let windows = directory.join("windows.csv");
+        std::fs::write(windows, round.tally.windows_text())
+            .map_err(while_doing("writing windows"))?;
         let judged = tokio::task::spawn_blocking(move || judge::judge(&[path], retention)).await;
         let verdict = judged.map_err(while_doing("judging"))??;
         if let Err(failure) = &worked {
@@ -227,11 +245,17 @@ impl Run {
     async fn work(&mut self, round: &Arc<Round>) -> Outcome<u64> {
         let mut load = Load::start(Arc::clone(round)).await?;
         let ends = self.ends.min(Instant::now() + self.plan.round);
-        while Instant::now() < ends {
-            let Some(episode) = self.episodes.next() else {
+        if let Some(failover) = self.plan.failover {
+            let gaps = failover::measure(failover, &mut self.nemesis, round, &mut load).await?;
+            self.gaps = Some(gaps);
+        }
+        while self.plan.failover.is_none() && (Instant::now() < ends || self.owes_a_class()) {
+            let Some(episode) = self.next_episode() else {
                 break;
             };
-            self.episode(&episode, &mut load).await?;
+            if !self.episode(&episode, &mut load).await? {
+                self.again.push(episode);
+            }
         }
         // The last heal must be followed by sends.
         self.pause(Duration::from_secs(1), &mut load).await?;
@@ -243,7 +267,34 @@ impl Run {
         load::dump(round).await
     }
 
-    async fn episode(&mut self, episode: &Episode, load: &mut Load) -> Outcome {
+    /// Whether the run's time is over and a class has not been in effect yet: a slow machine gets as much time as
+    /// it needs for one turn of all, but not for ever.
+    fn owes_a_class(&self) -> bool {
+        let now = Instant::now();
+        let patience = self.plan.lasting * 2;
+        let is_missing = |class: &Class| {
+            self.nemesis
+                .counts
+                .get(class)
+                .is_none_or(|count| count.done == 0)
+        };
+        now >= self.ends
+            && now < self.ends + patience
+            && self.plan.mix.iter().any(|(class, _)| is_missing(class))
+    }
+
+    /// The next of the schedule; now and then one that came to nothing before.
+    fn next_episode(&mut self) -> Option<Episode> {
+        const AGAIN_EVERY: usize = 4;
+        if self.episodes.len().is_multiple_of(AGAIN_EVERY) && !self.again.is_empty() {
+            self.episodes.next();
+            return Some(self.again.remove(0));
+        }
+        self.episodes.next()
+    }
+
+    /// Gives false if its first fault had nothing to hit.
+    async fn episode(&mut self, episode: &Episode, load: &mut Load) -> Outcome<bool> {
         self.pause(Duration::from_millis(episode.pause_ms), load)
             .await?;
         let victim = self.resolve(episode.victim);
@@ -253,6 +304,7 @@ impl Run {
         let at = |ms: u64| started + Duration::from_millis(ms);
         let mut waiting: Vec<&Shot> = episode.shots.iter().collect();
         let mut active = Vec::new();
+        let mut first_hit = None;
         while !waiting.is_empty() || !active.is_empty() {
             waiting.sort_by_key(|shot| std::cmp::Reverse(shot.after_ms));
             active.sort_by_key(|(ends, _)| std::cmp::Reverse(*ends));
@@ -270,6 +322,7 @@ impl Run {
             if is_shot {
                 if let Some(shot) = waiting.pop() {
                     let fault = self.nemesis.inject(shot, victim).await?;
+                    first_hit.get_or_insert(fault.is_in_effect());
                     active.push((
                         Instant::now() + Duration::from_millis(shot.lasting_ms),
                         fault,
@@ -281,9 +334,9 @@ impl Run {
         }
         self.nemesis.cluster.await_whole(WHOLE_PATIENCE).await?;
         let took = started.elapsed().as_millis();
-        self.nemesis
-            .trace
-            .line(&format!("whole again {took} ms after the beginning"))
+        let line = format!("whole again {took} ms after the beginning");
+        self.nemesis.trace.line(&line)?;
+        Ok(first_hit.unwrap_or(false))
     }
 
     fn resolve(&self, victim: Victim) -> usize {

@@ -291,7 +291,8 @@ impl Class {
 /// Classes with their weights.
 pub type Mix = Vec<(Class, u32)>;
 
-/// Reads `--faults`: `default`, `all`, or names with weights as `kill,freeze=3`.
+/// Reads `--faults`: `default`, `each` (the same, all with one weight), `all`, or names with weights as
+/// `kill,freeze=3`.
 pub fn parse_mix(text: &str) -> Outcome<Mix> {
     let mut mix = Mix::new();
     for part in text
@@ -299,9 +300,16 @@ pub fn parse_mix(text: &str) -> Outcome<Mix> {
         .map(str::trim)
         .filter(|part| !part.is_empty())
     {
-        if part == "default" || part == "all" {
-            let wanted = Class::all().filter(|class| part == "all" || class.weight() > 0);
-            mix.extend(wanted.map(|class| (class, class.weight().max(1))));
+        if ["default", "each", "all"].contains(&part) {
+            for class in Class::all().filter(|class| part == "all" || class.weight() > 0) {
+                let weight = if part == "each" {
+                    1
+                } else {
+                    class.weight().max(1)
+                };
+                mix.retain(|(other, _)| *other != class);
+                mix.push((class, weight));
+            }
             continue;
         }
         let (name, weight) = part.split_once('=').unwrap_or((part, ""));

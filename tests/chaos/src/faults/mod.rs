@@ -74,6 +74,13 @@ pub struct Active {
     nodes: Option<Vec<usize>>,
 }
 
+impl Active {
+    /// Whether there was something to hit.
+    pub fn is_in_effect(&self) -> bool {
+        self.nodes.is_some()
+    }
+}
+
 impl Nemesis {
     /// Nothing is broken yet.
     pub fn new(cluster: Cluster, trace: Trace) -> Self {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gantry_checker::event::{Send, Sent};
@@ -114,6 +114,7 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
         };
         calls.push(asker.begin(Request::Send(send))?);
     }
+    let begun = Instant::now();
     let heard = asker.ask(node, parcel.group, request(parcel)).await;
     let Some(answer) = is_success(&heard) else {
         for call in &calls {
@@ -144,7 +145,10 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
         };
         asker.succeed(*call, Answer::Sent(sent))?;
     }
-    asker.round.tally.acked(parcel.group, calls.len() as u64);
+    asker
+        .round
+        .tally
+        .acked(parcel.group, calls.len() as u64, begun);
     Ok(true)
 }
 

@@ -24,9 +24,17 @@ pub struct Window {
     pub length: Duration,
 }
 
+/// Waits for a group's first ack of a send that began after a moment.
+struct Probe {
+    group: usize,
+    since: Instant,
+    gap: Option<Duration>,
+}
+
 /// Counters of a round.
 pub struct Tally {
     started: Instant,
+    probe: Mutex<Option<Probe>>,
     acked: [AtomicU64; GROUPS.len()],
     /// Sends that certainly had no effect.
     pub refused: AtomicU64,
@@ -44,6 +52,7 @@ impl Tally {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
+            probe: Mutex::default(),
             acked: Default::default(),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
@@ -56,10 +65,41 @@ impl Tally {
         }
     }
 
-    /// A group has acked messages.
-    pub fn acked(&self, group: usize, messages: u64) {
+    /// From here on the group's next ack of a new send is waited for.
+    pub fn expect_ack(&self, group: usize, since: Instant) {
+        let probe = Probe {
+            group,
+            since,
+            gap: None,
+        };
+        *self
+            .probe
+            .lock()
+            .expect("nothing panics while it holds this") = Some(probe);
+    }
+
+    /// How long that took, once it has come.
+    pub fn gap(&self) -> Option<Duration> {
+        let probe = self
+            .probe
+            .lock()
+            .expect("nothing panics while it holds this");
+        probe.as_ref().and_then(|probe| probe.gap)
+    }
+
+    /// A group has acked messages whose send began at a moment.
+    pub fn acked(&self, group: usize, messages: u64, begun: Instant) {
         self.acked[group].fetch_add(messages, Ordering::Relaxed);
         let now = Instant::now();
+        if let Some(probe) = &mut *self
+            .probe
+            .lock()
+            .expect("nothing panics while it holds this")
+            && probe.group == group
+            && begun > probe.since
+        {
+            probe.gap.get_or_insert(now.duration_since(probe.since));
+        }
         let before = {
             let mut last = self
                 .last
@@ -99,6 +139,22 @@ impl Tally {
             .lock()
             .expect("nothing panics while it holds this")
             .clone()
+    }
+
+    /// The same as CSV.
+    pub fn windows_text(&self) -> String {
+        let mut text = "group,since_ms,length_ms\n".to_string();
+        for Window {
+            group,
+            since,
+            length,
+        } in self.windows()
+        {
+            let (name, since, length) = (GROUPS[group], since.as_millis(), length.as_millis());
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{name},{since},{length}");
+        }
+        text
     }
 
     /// A line for each second, as CSV.
