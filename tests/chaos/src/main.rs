@@ -50,6 +50,9 @@ struct Arguments {
     /// Minutes of one round; each is judged by itself.
     #[arg(long, default_value_t = 4.0)]
     round: f64,
+    /// The C++ client of the stock-client tests sends too, and its acks are judged.
+    #[arg(long)]
+    stock: bool,
     /// Show the classes and end.
     #[arg(long)]
     list: bool,
@@ -131,6 +134,11 @@ fn begin(arguments: &Arguments) -> Outcome<bool> {
         return Ok(true);
     }
     let plan = plan(arguments)?;
+    if plan.stock
+        && let Err(reason) = load::probe_stock()
+    {
+        return failure(format!("--stock: {reason}"));
+    }
     sandbox::enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -150,6 +158,7 @@ fn plan(arguments: &Arguments) -> Outcome<Plan> {
         mix: schedule::parse_mix(&arguments.faults)?,
         rate: arguments.load,
         keep: arguments.common.keep,
+        stock: arguments.stock,
         failover: None,
     };
     if let Some(Command::Failover(wanted)) = &arguments.command {

@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, View};
 use crate::failover::{self, Failover, Gaps};
 use crate::faults::{Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
-use crate::load::{self, Load, Pace, Round, Window};
+use crate::load::{self, Held, Load, Pace, Round, Stock, Told, Window};
 use crate::net::{self, NODES, name_of};
 use crate::node::{GROUPS, Settings};
 use crate::sandbox;
@@ -38,6 +38,8 @@ pub struct Plan {
     pub rate: u32,
     /// Whether histories of green rounds are kept.
     pub keep: bool,
+    /// Whether the C++ client sends too.
+    pub stock: bool,
     /// Measures failover instead of the schedule.
     pub failover: Option<Failover>,
 }
@@ -64,6 +66,15 @@ pub struct RunReport {
     pub gaps: Option<Gaps>,
     /// What ended it early.
     pub failure: Option<Failure>,
+}
+
+/// What was seen of the work of a round.
+struct Work {
+    /// From the first send to the last.
+    lasted: Duration,
+    held: Held,
+    /// By the C++ client.
+    told: Option<Told>,
 }
 
 /// A run under way.
@@ -200,18 +211,27 @@ impl Run {
             .iter()
             .any(|(class, _)| *class == Class::Clock);
         let round = Arc::new(round);
-        let started = Instant::now();
         let full_before = self.times_full();
         let worked = self.work(&round).await;
         let retention = self.times_full() > full_before;
-        let lasted = started.elapsed();
         view.write_to(None);
+        let mut files = vec![path];
+        if let Ok(work) = &worked
+            && let Some(told) = &work.told
+        {
+            let path = directory.join("stock.jsonl");
+            let acks = told.write(&work.held.stock, &path)?;
+            self.nemesis
+                .trace
+                .line(&format!("the C++ client got {acks} acks"))?;
+            files.push(path);
+        }
         let seconds = directory.join("seconds.csv");
         std::fs::write(seconds, round.tally.seconds()).map_err(while_doing("writing seconds"))?;
         let windows = directory.join("windows.csv");
         std::fs::write(windows, round.tally.windows_text())
             .map_err(while_doing("writing windows"))?;
-        let judged = tokio::task::spawn_blocking(move || judge::judge(&[path], retention)).await;
+        let judged = tokio::task::spawn_blocking(move || judge::judge(&files, retention)).await;
         let verdict = judged.map_err(while_doing("judging"))??;
         if let Err(failure) = &worked {
             // What was written down until then may already show why.
@@ -227,9 +247,10 @@ impl Run {
             };
             return Err(Failure(format!("{failure}\n{judged}")));
         }
+        let work = worked?;
         Ok(RoundReport {
             number,
-            lasted,
+            lasted: work.lasted,
             acked: round.tally.acked_in_all(),
             unknown: round
                 .tally
@@ -237,13 +258,17 @@ impl Run {
                 .load(std::sync::atomic::Ordering::Relaxed),
             windows: round.tally.windows(),
             verdict,
-            held: worked?,
+            held: work.held.messages,
         })
     }
 
-    /// Load and faults, and then peace; gives the number of messages that a replica holds.
-    async fn work(&mut self, round: &Arc<Round>) -> Outcome<u64> {
+    /// Load and faults, and then peace.
+    async fn work(&mut self, round: &Arc<Round>) -> Outcome<Work> {
         let mut load = Load::start(Arc::clone(round)).await?;
+        let started = Instant::now();
+        let log = self.round_directory(round.number).join("stock.log");
+        let start_stock = || Stock::start(round.number, &round.topics[0], &log);
+        let stock = self.plan.stock.then(start_stock).transpose()?;
         let ends = self.ends.min(Instant::now() + self.plan.round);
         if let Some(failover) = self.plan.failover {
             let gaps = failover::measure(failover, &mut self.nemesis, round, &mut load).await?;
@@ -259,12 +284,18 @@ impl Run {
         }
         // The last heal must be followed by sends.
         self.pause(Duration::from_secs(1), &mut load).await?;
+        let told = match stock {
+            Some(stock) => Some(stock.stop().await?),
+            None => None,
+        };
         load.stop_sending().await?;
+        let lasted = started.elapsed();
         self.nemesis.cluster.await_whole(WHOLE_PATIENCE).await?;
         load.stop_reading().await?;
         // The readers' offsets were written after the first look.
         self.nemesis.cluster.await_whole(WHOLE_PATIENCE).await?;
-        load::dump(round).await
+        let held = load::dump(round).await?;
+        Ok(Work { lasted, held, told })
     }
 
     /// Whether the run's time is over and a class has not been in effect yet: a slow machine gets as much time as

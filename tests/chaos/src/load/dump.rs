@@ -1,11 +1,12 @@
 //! Reads every queue from end to end from every replica, after all faults are over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use gantry_checker::{Answer, Queue, Request};
 
 use super::client::{Asker, group_of, pull_request, read_pulled};
-use super::{Round, admin};
+use super::{Round, admin, stock};
 use crate::net::{NODES, name_of};
 use crate::shell::{Outcome, failure, while_doing};
 
@@ -14,31 +15,40 @@ const MOST: i32 = 1024;
 /// How often one pull is tried.
 const TRIES: usize = 20;
 
-/// Reads all queues of a round from all nodes; gives the number of messages in one of the replicas.
-pub async fn dump(round: &Arc<Round>) -> Outcome<u64> {
+/// What a replica holds.
+#[derive(Default)]
+pub struct Held {
+    /// Messages.
+    pub messages: u64,
+    /// Where those of stock clients are.
+    pub stock: HashMap<u64, Vec<(Queue, u64)>>,
+}
+
+/// Reads all queues of a round from all nodes; says what one of the replicas holds.
+pub async fn dump(round: &Arc<Round>) -> Outcome<Held> {
     let mut readers = tokio::task::JoinSet::new();
     for node in 0..NODES {
         let asker = round.asker(format!("dump-{}", name_of(node)), 1000 + node as u64);
         readers.spawn(dump_node(asker, node));
     }
-    let mut messages = 0;
+    let mut held = Held::default();
     while let Some(ended) = readers.join_next().await {
-        messages = ended.map_err(while_doing("reading a replica"))??;
+        held = ended.map_err(while_doing("reading a replica"))??;
     }
     let mut asker = round.asker("topics".to_string(), 2000);
     admin::delete_topics(&mut asker).await?;
-    Ok(messages)
+    Ok(held)
 }
 
-async fn dump_node(asker: Asker, node: usize) -> Outcome<u64> {
-    let mut messages = 0;
+async fn dump_node(asker: Asker, node: usize) -> Outcome<Held> {
+    let mut held = Held::default();
     for queue in asker.round.queues() {
-        messages += dump_queue(&asker, node, &queue).await?;
+        dump_queue(&asker, node, &queue, &mut held).await?;
     }
-    Ok(messages)
+    Ok(held)
 }
 
-async fn dump_queue(asker: &Asker, node: usize, queue: &Queue) -> Outcome<u64> {
+async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) -> Outcome {
     let request = Request::Dump {
         node: name_of(node),
         queue: queue.clone(),
@@ -60,7 +70,15 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue) -> Outcome<u64> {
         at = at.max(pulled.next);
         messages.extend(pulled.messages);
         if !has_more || at >= pulled.max {
-            let (count, next) = (messages.len() as u64, at.max(pulled.max));
+            let next = at.max(pulled.max);
+            held.messages += messages.len() as u64;
+            for message in messages
+                .iter()
+                .filter(|message| stock::is_stock(message.id))
+            {
+                let place = (queue.clone(), message.offset);
+                held.stock.entry(message.id).or_default().push(place);
+            }
             asker.succeed(
                 call,
                 Answer::Dumped {
@@ -69,7 +87,7 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue) -> Outcome<u64> {
                     messages,
                 },
             )?;
-            return Ok(count);
+            return Ok(());
         }
     }
 }

@@ -9,6 +9,7 @@ mod locker;
 mod observer;
 mod pace;
 mod producer;
+mod stock;
 mod tally;
 
 use std::sync::Arc;
@@ -24,8 +25,9 @@ use crate::random::Random;
 use crate::shell::{Failure, Outcome, while_doing};
 
 pub use client::Asker;
-pub use dump::dump;
+pub use dump::{Held, dump};
 pub use pace::Pace;
+pub use stock::{Stock, Told, probe as probe_stock};
 pub use tally::{Tally, Window};
 
 /// Producers that send one message at a time, and those that send batches.
