@@ -487,6 +487,10 @@ fn raft_config(options: &ReplicaOptions) -> Result<openraft::Config, StartError>
         max_in_snapshot_log_to_keep: u64::MAX,
         api_channel_size: Some(256),
         enable_pre_vote: Some(true),
+        // A leader that comes back in its old term does not know what it had committed, and may have lost
+        // records that its followers have: it would answer reads from the past, and give numbers of
+        // records again. Only an election settles both.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
     config

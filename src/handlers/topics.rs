@@ -141,10 +141,11 @@ pub async fn all(group: &Group, request: &Request) -> Handled {
     Ok(response.into())
 }
 
-/// 351: one topic.
+/// 351: one topic, as it is now: who has just changed it sees the change on every node.
 pub async fn get(group: &Group, request: &Request) -> Handled {
     let header = TopicRequest::parse(&request.command.fields)?;
     let deadline = request.caller.received + HOLD;
+    group.catch_up(deadline).await?;
     let topic = catalog::topic(group, header.topic, deadline).await?;
     let body = to_body(&topic.config).encode();
     Ok(RemotingCommand::success_to(&request.command)

@@ -14,6 +14,7 @@ pub mod checker;
 pub mod event;
 pub mod judges;
 pub mod reader;
+pub mod verdict;
 pub mod writer;
 
 pub use checker::{Bounds, Checker, Invariant, Report, Violation};

@@ -1,13 +1,13 @@
 //! `checker FILE...`: reads the histories of one run and prints what was broken.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, BufRead, Write};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use gantry_checker::{Bounds, Checker, Invariant, Merged, ReadError, Report};
+use gantry_checker::verdict::{self, PrintError};
+use gantry_checker::{Bounds, Checker, Merged, ReadError};
 
 const NS_PER_S: f64 = 1e9;
 
@@ -50,7 +50,9 @@ enum Failure {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
-    Print(#[from] io::Error),
+    Print(#[from] PrintError),
+    #[error(transparent)]
+    Output(#[from] io::Error),
 }
 
 impl Arguments {
@@ -100,8 +102,7 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<bool, Failure> {
         )?;
     }
     let report = checker.finish();
-    print_violations(&report, &arguments.files, out)?;
-    print_summary(&report, out)?;
+    verdict::print(&report, &arguments.files, out)?;
     let happened: BTreeSet<String> = report
         .faults
         .iter()
@@ -117,79 +118,6 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> Result<bool, Failure> {
         all_happened = false;
     }
     Ok(report.is_green() && all_happened)
-}
-
-/// Each violation with the lines that show it, which are read again.
-fn print_violations(
-    report: &Report,
-    files: &[PathBuf],
-    out: &mut impl Write,
-) -> Result<(), Failure> {
-    let shown = report
-        .violations
-        .iter()
-        .flat_map(|violation| &violation.events);
-    let numbers: BTreeSet<u64> = shown.copied().collect();
-    let mut places = BTreeMap::new();
-    if let Some(last) = numbers.last() {
-        for entry in Merged::open(files)? {
-            let entry = entry?;
-            if numbers.contains(&entry.number) {
-                places.insert(entry.number, (entry.file, entry.line));
-            }
-            if entry.number == *last {
-                break;
-            }
-        }
-    }
-    let lines = lines_at(files, &places)?;
-    for violation in &report.violations {
-        writeln!(out, "{:?}: {}", violation.invariant, violation.text)?;
-        for place in violation
-            .events
-            .iter()
-            .filter_map(|number| places.get(number))
-        {
-            let text = lines.get(place).map_or("", String::as_str);
-            writeln!(out, "    {}:{}: {text}", files[place.0].display(), place.1)?;
-        }
-    }
-    Ok(())
-}
-
-/// The beginnings of some lines of some files.
-fn lines_at(
-    files: &[PathBuf],
-    places: &BTreeMap<u64, (usize, u64)>,
-) -> Result<BTreeMap<(usize, u64), String>, Failure> {
-    const COLUMNS_MAX: usize = 400;
-    let wanted: BTreeSet<&(usize, u64)> = places.values().collect();
-    let mut found = BTreeMap::new();
-    for (file, path) in files.iter().enumerate() {
-        let reader = io::BufReader::new(fs::File::open(path)?);
-        for (number, line) in (1..).zip(reader.lines()) {
-            if wanted.contains(&(file, number)) {
-                found.insert((file, number), line?.chars().take(COLUMNS_MAX).collect());
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn print_summary(report: &Report, out: &mut impl Write) -> Result<(), Failure> {
-    writeln!(out, "{} events", report.events)?;
-    for invariant in Invariant::ALL {
-        let broken = report.broken.get(&invariant).copied().unwrap_or(0);
-        let judged = report.judged.get(&invariant).copied().unwrap_or(0);
-        let verdict = match (broken, judged) {
-            (0, 0) => "nothing to judge".to_string(),
-            (0, _) => format!("holds ({judged})"),
-            _ => format!("BROKEN {broken} times ({judged})"),
-        };
-        let name = format!("{invariant:?}");
-        writeln!(out, "{name:<8} {verdict:<24} {}", invariant.meaning())?;
-    }
-    Ok(())
 }
 
 fn snake_case(name: &str) -> String {

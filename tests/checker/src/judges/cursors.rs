@@ -19,7 +19,8 @@ struct Progress {
     floor: Floor,
     /// Highest offset that anybody asked to commit.
     asked: u64,
-    /// Commits under way that would not set it back: the operation, and its offset.
+    /// Commits under way, or of unknown outcome and so perhaps still to come, that would not set it back: the
+    /// operation, and its offset.
     commits: BTreeMap<u64, u64>,
     /// Commits that succeeded since the oldest of those began: the event, and the offset.
     succeeded: Vec<(u64, u64)>,
@@ -86,7 +87,9 @@ impl Progress {
     }
 
     fn ended(&mut self, number: u64, call: &Call, outcome: &Outcome<'_>, report: &mut Report) {
-        self.commits.remove(&call.number);
+        if !matches!(outcome, Outcome::Info) {
+            self.commits.remove(&call.number);
+        }
         let is_reset = self.resets.contains_key(&call.number);
         match (&call.request, outcome) {
             (Request::Query { .. }, Outcome::Ok(Answer::Offset(offset))) => {

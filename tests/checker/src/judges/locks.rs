@@ -1,6 +1,9 @@
 //! A queue is locked by one client at a time, for as long as a lock holds.
+//!
+//! An unlock whose outcome is unknown may still take effect, however late: it may free any lock that its client is
+//! given after it, so that nothing can be concluded from those.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Judge;
 use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
@@ -17,6 +20,8 @@ pub(super) struct Leases {
     lease_ns: u64,
     skew_ns: u64,
     grants: HashMap<Cursor, HashMap<String, Grant>>,
+    /// Owners with an unlock that may still come.
+    unsettled: HashSet<(Cursor, String)>,
 }
 
 impl Leases {
@@ -25,6 +30,7 @@ impl Leases {
             lease_ns: bounds.lease_ns,
             skew_ns: bounds.skew_ns,
             grants: HashMap::new(),
+            unsettled: HashSet::new(),
         }
     }
 
@@ -40,6 +46,12 @@ impl Leases {
             group: locks.group.clone(),
             queue: queue.clone(),
         };
+        if self
+            .unsettled
+            .contains(&(cursor.clone(), locks.owner.clone()))
+        {
+            return;
+        }
         let grants = self.grants.entry(cursor).or_default();
         let lease_ns = self.lease_ns;
         let skewed_at = moment.at.saturating_add(self.skew_ns);
@@ -75,6 +87,21 @@ impl Judge for Leases {
                     if let Some(grants) = self.grants.get_mut(&cursor) {
                         grants.remove(&locks.owner);
                     }
+                }
+            }
+            Step::Ended {
+                call,
+                outcome: Outcome::Info,
+            } => {
+                let Request::Unlock(locks) = &call.request else {
+                    return;
+                };
+                for queue in &locks.queues {
+                    let cursor = Cursor {
+                        group: locks.group.clone(),
+                        queue: queue.clone(),
+                    };
+                    self.unsettled.insert((cursor, locks.owner.clone()));
                 }
             }
             Step::Ended {

@@ -344,6 +344,28 @@ fn i8_only_the_lowest_of_overlapping_commits_is_promised() {
     });
 }
 
+/// A commit that its client has given up may come after a later one.
+#[test]
+fn i8_a_commit_without_an_answer_may_come_late() {
+    told(Invariant::I8, |script, bad| {
+        let commit = |offset| Request::Commit {
+            cursor: cursor("g", 0),
+            offset,
+        };
+        let low = script.invoke("c", commit(3));
+        if bad {
+            script.fail("c", low);
+        } else {
+            script.info("c", low);
+        }
+        script.call("c", commit(5), Answer::Done);
+        let query = Request::Query {
+            cursor: cursor("g", 0),
+        };
+        script.call("c", query, Answer::Offset(Some(3)));
+    });
+}
+
 #[test]
 fn i8_a_reset_without_an_answer_may_come_late() {
     let mut script = Script::default();
@@ -679,6 +701,26 @@ fn two_clients_have_one_lock() {
             Request::Lock(locks("y")),
             Answer::Locked(vec![queue(0)]),
         );
+    });
+}
+
+/// An unlock that was given up by its client may come late, and free what the client was given since.
+#[test]
+fn an_unlock_comes_late() {
+    told(Invariant::Lock, |script, bad| {
+        let lock = |script: &mut Script, owner: &str| {
+            let request = Request::Lock(locks(owner));
+            script.call(owner, request, Answer::Locked(vec![queue(0)]));
+        };
+        lock(script, "x");
+        let unlock = script.invoke("x", Request::Unlock(locks("x")));
+        if bad {
+            script.ok("x", unlock, Answer::Done);
+        } else {
+            script.info("x", unlock);
+        }
+        lock(script, "x");
+        lock(script, "y");
     });
 }
 
