@@ -40,7 +40,7 @@ pub struct Group {
     pub store: Arc<Store>,
     /// Its log.
     pub log: CommitLog,
-    /// The thread that writes the log; ends after [`CommitLog::shutdown`].
+    /// The thread that writes the log, if there is one; it ends after [`CommitLog::shutdown`].
     pub log_writer: Mutex<Option<JoinHandle<()>>>,
     /// The way to write.
     pub appender: Appender,

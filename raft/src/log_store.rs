@@ -12,6 +12,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, base::BoxStream};
 use tokio::sync::oneshot;
 
+use crate::aside::aside;
 use crate::types::{Entry, GroupTypes, LogId, Vote, decode_vote, encode_vote, log_id, tag_of};
 
 /// What one replication request or one step of apply may hold, unless a single record is larger.
@@ -37,7 +38,7 @@ impl LogStore {
             self.log.read(from, end, READ_BYTES_MAX)
         } else {
             let log = self.log.clone();
-            tokio::task::spawn_blocking(move || log.read(from, end, READ_BYTES_MAX))
+            aside(move || log.read(from, end, READ_BYTES_MAX))
                 .await
                 .map_err(io::Error::other)?
         };

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
+use gantry_raft::aside;
 use gantry_storage::error::ReadError;
 use gantry_storage::tables::{PERM_READ, Topic};
 use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
@@ -246,7 +247,7 @@ async fn read_once(
     };
     let mut result = read(false);
     if matches!(result, Err(ReadError::NotInMemory)) {
-        let joined = tokio::task::spawn_blocking(move || read(true)).await;
+        let joined = aside(move || read(true)).await;
         result =
             joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     }

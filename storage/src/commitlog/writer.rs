@@ -89,6 +89,16 @@ impl Writer {
         }
     }
 
+    /// Has `queued` called whenever there is something to do, from whatever thread queued it: for whoever
+    /// takes turns with [`run_once`](Self::run_once) instead of having a thread.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn on_queued(&self, queued: Box<dyn Fn() + Send + Sync>) {
+        let first = self.shared.queued.set(queued).is_ok();
+        assert!(first, "a writer is woken in one way");
+    }
+
     /// Runs until the log is shut down. Waits without spinning while there is nothing to do.
     pub fn run(mut self) {
         loop {
