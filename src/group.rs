@@ -8,6 +8,7 @@ use bytes::Bytes;
 use gantry_raft::{GroupId, Leadership, NodeNumber, Peers, Replica};
 use gantry_storage::Store;
 use gantry_storage::commitlog::CommitLog;
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, CommandResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -95,6 +96,7 @@ impl Group {
             };
             match attempt {
                 Err(Failure::NotLeader) => {}
+                Err(Failure::Unsettled) if planted(Bug::OffsetsOutOfOrder) => {}
                 Err(Failure::Unsettled) => only_advance(&mut commands),
                 settled => return settled,
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_storage::fs::FileSystem;
+use gantry_storage::planted::{Bug, planted};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -98,6 +99,7 @@ pub async fn claim_seat(
     );
     let incarnation = match known_members(peers, group, &wanted).await {
         None => 0,
+        Some(_) if planted(Bug::IdReused) => 0,
         Some(former) => next_incarnation(former, wanted.incarnation),
     };
     let seat = Seat {

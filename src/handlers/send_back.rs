@@ -40,7 +40,10 @@ pub async fn handle(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
     let deadline = request.caller.received + forward::hold_budget(request.code());
     match send_back(&broker, &group, &request, deadline).await {
         Ok(()) => request.reply_ok(),
-        Err(Failure::NotLeader) => boxed(broker, group, request).await,
+        Err(Failure::NotLeader) if Instant::now() < deadline => {
+            forward::pause_after_refusal(&group, &request).await;
+            boxed(broker, group, request).await;
+        }
         Err(failure) => {
             group.metrics.refused(&failure);
             let response: RemotingCommand = failure.to_response(&request.command);

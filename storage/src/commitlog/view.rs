@@ -10,6 +10,7 @@ use super::format::{LeaderTag, Located, Record, place, segment_base};
 use super::sidecar::Sidecar;
 use super::sparse::{SparseEntry, SparseIndex};
 use crate::fs::File;
+use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset};
 
 /// Memory that a record in the tail costs beside its payload; bytes.
@@ -315,7 +316,8 @@ impl View {
         let kept_index = kept.last_index;
         let beyond = |index: LogIndex| kept_index.is_none_or(|last| index > last);
         self.epoch += 1;
-        while let Some(located) = self.tail.back()
+        while !planted(Bug::StaleTail)
+            && let Some(located) = self.tail.back()
             && beyond(located.record.index)
         {
             self.tail_bytes -= located.record.payload.len() + TAIL_RECORD_OVERHEAD;
