@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use gantry_protocol::json::JsonError;
 use gantry_protocol::{ResponseCode, topic as names};
+use gantry_raft::aside;
 use gantry_storage::Store;
 use gantry_storage::error::ReadError;
 use gantry_storage::tables::{
     Command, CommandResult, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, Topic,
     TopicConfig,
 };
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{BrokerConfig, Config};
@@ -131,7 +132,7 @@ where
         .collect();
     let mut results = Vec::with_capacity(running.len());
     for running in running {
-        results.push(outcome_of(running).await);
+        results.push(outcome_of(running.await).await);
     }
     results
 }
@@ -142,16 +143,16 @@ pub async fn read_aside<T: Send + 'static>(
     read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, Failure> {
     let store = group.store.clone();
-    let reading = tokio::task::spawn_blocking(move || read(&store));
-    outcome_of(reading).await.map_err(|error| {
+    let reading = aside(move || read(&store));
+    outcome_of(reading.await).await.map_err(|error| {
         tracing::error!(group = group.name, %error, "reading failed");
         Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
     })
 }
 
 /// What a task gave; its panic is the caller's.
-async fn outcome_of<T>(running: JoinHandle<T>) -> T {
-    match running.await.map_err(JoinError::try_into_panic) {
+async fn outcome_of<T>(joined: Result<T, JoinError>) -> T {
+    match joined.map_err(JoinError::try_into_panic) {
         Ok(outcome) => outcome,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // Cancelled: the runtime is ending, and the caller's task with it.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use gantry_storage::fs::{FileSystem, RealFs, Space};
+use std::sync::Arc;
+
+use gantry_storage::fs::{FileSystem, Space};
 
 use crate::config::Config;
 
@@ -14,6 +16,7 @@ const LOOK_BYTES: u64 = 8 << 20;
 
 /// The disk of the data directory, shared by the groups of a node.
 pub struct Disk {
+    fs: Arc<dyn FileSystem>,
     directory: PathBuf,
     refuse_percent: u8,
     /// Room for a new segment of every group: one that cannot be made ends the process.
@@ -24,8 +27,9 @@ pub struct Disk {
 
 impl Disk {
     /// The disk that the configuration names. It takes sends until [`Disk::look`] finds otherwise.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, fs: Arc<dyn FileSystem>) -> Self {
         Disk {
+            fs,
             directory: config.data.clone(),
             refuse_percent: config.retention.refuse_percent,
             needed_bytes: config.log.segment_bytes * config.groups.len() as u64,
@@ -52,7 +56,7 @@ impl Disk {
 
     /// Looks at the disk and notes whether it takes sends.
     pub fn look(&self) -> io::Result<Space> {
-        let space = RealFs.space(&self.directory)?;
+        let space = self.fs.space(&self.directory)?;
         *self.lock() = self.judge(space);
         Ok(space)
     }
@@ -87,6 +91,7 @@ mod tests {
 
     fn disk() -> Disk {
         Disk {
+            fs: Arc::new(gantry_storage::fs::RealFs),
             directory: PathBuf::new(),
             refuse_percent: 90,
             needed_bytes: 3 << 30,

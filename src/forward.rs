@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gantry_protocol::{RemotingCommand, RequestCode, frame};
 use gantry_raft::{GroupId, NodeNumber};
+use gantry_storage::planted::{Bug, planted};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -47,7 +48,7 @@ pub async fn relay(group: Arc<Group>, request: Request, submit: impl FnOnce(Requ
     let mut held = None;
     loop {
         let now = *leadership.borrow_and_update();
-        if group.leads() {
+        if group.leads() && Instant::now() < deadline {
             drop(held);
             return submit(request);
         }
@@ -55,6 +56,7 @@ pub async fn relay(group: Arc<Group>, request: Request, submit: impl FnOnce(Requ
             match forward(&group, leader, &request, deadline).await {
                 Ok(frame) => return request.reply_encoded(frame),
                 Err(Failure::NotLeader) => {}
+                Err(Failure::Unsettled) if planted(Bug::SentTwice) => {}
                 Err(failure) => {
                     group.metrics.refused(&failure);
                     let response = failure.to_response(&request.command);
@@ -69,6 +71,15 @@ pub async fn relay(group: Arc<Group>, request: Request, submit: impl FnOnce(Requ
             return request.reply(response);
         }
     }
+}
+
+/// Returns when it may help to try a request again that this node took for its leader and could not write:
+/// a leader that does not hear from the others any more is one for a while yet, and refuses everything.
+pub async fn pause_after_refusal(group: &Group, request: &Request) {
+    let deadline = request.caller.received + hold_budget(request.code());
+    let mut leadership = group.replica.leadership();
+    leadership.mark_unchanged();
+    wait_for_change(&mut leadership, deadline).await;
 }
 
 /// Hands a request to the leader; gives the encoded answer.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use gantry_raft::{GroupId, Leadership, NodeNumber, Peers, Replica};
 use gantry_storage::Store;
 use gantry_storage::commitlog::CommitLog;
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, CommandResult};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -40,7 +41,7 @@ pub struct Group {
     pub store: Arc<Store>,
     /// Its log.
     pub log: CommitLog,
-    /// The thread that writes the log; ends after [`CommitLog::shutdown`].
+    /// The thread that writes the log, if there is one; it ends after [`CommitLog::shutdown`].
     pub log_writer: Mutex<Option<JoinHandle<()>>>,
     /// The way to write.
     pub appender: Appender,
@@ -95,6 +96,7 @@ impl Group {
             };
             match attempt {
                 Err(Failure::NotLeader) => {}
+                Err(Failure::Unsettled) if planted(Bug::OffsetsOutOfOrder) => {}
                 Err(Failure::Unsettled) => only_advance(&mut commands),
                 settled => return settled,
             }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod forward;
 pub mod group;
 pub mod handlers;
+pub mod host;
 pub mod http;
 pub mod long_poll;
 mod maintenance;

@@ -5,9 +5,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_raft::aside;
 use gantry_storage::tables::Command;
 use gantry_storage::{LogConfig, LogIndex, StoreError, retention};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::catalog;
@@ -48,7 +48,7 @@ impl Copied {
 /// Does the chores of one group. Returns only when files cannot be written any more, with the reason:
 /// after a failed sync nothing that is in memory can be trusted to reach the disk, so the process must
 /// end; a restart reads what is there.
-pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
+pub async fn run(config: Arc<Config>, group: Arc<Group>, clock: WallClock) -> String {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let end = || group.log.bounds().end_offset.get();
@@ -62,13 +62,13 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
         let (at, log_end) = (Instant::now(), end());
         let copies = copied.is_old(at, log_end);
         let working = group.clone();
-        match spawn_blocking(move || chores(&working, copies)).await {
+        match aside(move || chores(&working, copies)).await {
             Ok(Ok(Some(took))) => copied = Copied { at, log_end, took },
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
         }
-        retain(&config, &group).await;
+        retain(&config, &group, clock.now_ms()).await;
     }
 }
 
@@ -103,7 +103,7 @@ pub async fn next_segment(group: Arc<Group>) {
         }
         let working = group.clone();
         let bytes = (2 * grown).next_multiple_of(UNIT);
-        let prepared = spawn_blocking(move || working.log.prepare_next(bytes)).await;
+        let prepared = aside(move || working.log.prepare_next(bytes)).await;
         if let Ok(Err(error)) = prepared {
             tracing::warn!(group = group.name, %error, "the next segment cannot be prepared");
             tokio::time::sleep(INTERVAL).await;
@@ -113,9 +113,9 @@ pub async fn next_segment(group: Arc<Group>) {
 }
 
 /// Removes what is too old or too much, and notes whether the disk takes sends.
-async fn retain(config: &Arc<Config>, group: &Arc<Group>) {
+async fn retain(config: &Arc<Config>, group: &Arc<Group>, now_ms: u64) {
     let (config, planning) = (config.clone(), group.clone());
-    let boundary = match spawn_blocking(move || plan(&config, &planning)).await {
+    let boundary = match aside(move || plan(&config, &planning, now_ms)).await {
         Ok(Ok(boundary)) => boundary,
         Ok(Err(error)) => {
             tracing::error!(group = group.name, %error, "retention cannot look at the disk");
@@ -133,16 +133,19 @@ async fn retain(config: &Arc<Config>, group: &Arc<Group>) {
     }
     tracing::info!(group = group.name, %index, "removed the log up to a record");
     let following = group.clone();
-    let followed = spawn_blocking(move || following.store.log_purged()).await;
+    let followed = aside(move || following.store.log_purged()).await;
     if let Ok(Err(error)) = followed {
         tracing::error!(group = group.name, %error, "files of removed messages are left");
     }
 }
 
 /// Looks at the disk and chooses the record up to which the log may go.
-fn plan(config: &Config, group: &Group) -> Result<Option<LogIndex>, Box<dyn Error + Send + Sync>> {
+fn plan(
+    config: &Config,
+    group: &Group,
+    now_ms: u64,
+) -> Result<Option<LogIndex>, Box<dyn Error + Send + Sync>> {
     let space = group.disk.look()?;
-    let now_ms = WallClock::system().now_ms();
     let plan = retention::plan(&group.log.segments(), now_ms, space, &config.retention);
     let Some(base) = plan.keep_from else {
         return Ok(None);

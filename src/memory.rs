@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_raft::aside;
 use gantry_storage::LogIndex;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -41,7 +42,7 @@ pub async fn run(groups: Vec<Arc<Group>>) {
             .iter()
             .map(|group| group.log.bounds().end_offset.get());
         if load.is_over(written.sum())
-            && let Err(error) = tokio::task::spawn_blocking(give_back).await
+            && let Err(error) = aside(give_back).await
         {
             tracing::error!(%error, "free memory was not given back");
         }

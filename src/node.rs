@@ -9,11 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_protocol::message_id::UniqueKeys;
 use gantry_raft::{
-    BoxFuture, CallHandler, CatchUp, GroupId, Identity, NodeNumber, PeerEvent, PeerServer, Peers,
-    Replica, ReplicaOptions, Seat, StartError, TcpTransport, claim_seat,
+    BoxFuture, CallHandler, CatchUp, Connection, GroupId, Identity, NodeNumber, PeerEvent,
+    PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError, aside, claim_seat,
 };
 use gantry_storage::commitlog::CommitLog;
-use gantry_storage::fs::{FileSystem, RealFs};
 use gantry_storage::table_copy;
 use gantry_storage::{LogConfig, Store, StoreConfig};
 use tokio::sync::{mpsc, watch};
@@ -22,11 +21,11 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::broker::Broker;
-use crate::clock::WallClock;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
 use crate::forward;
 use crate::group::Group;
+use crate::host::Host;
 use crate::http;
 use crate::long_poll::LongPoll;
 use crate::maintenance;
@@ -71,7 +70,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             "insecure = true: whoever reaches the ports of this node may use the broker"
         );
     }
-    let parts = Arc::new(Parts::new(&config));
+    let parts = Arc::new(Parts::new(&config, Host::machine(&config)));
     let mut background = JoinSet::new();
     background.spawn(parts.server.clone().listen(peer_listener));
     let (stop_http, http_stopped) = watch::channel(false);
@@ -81,25 +80,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         http_stopped,
     ));
     tokio::pin!(shutdown);
-    let broker = tokio::select! {
-        started = start_groups(&parts, &mut background) => started?,
+    let router = tokio::select! {
+        started = parts.start(&mut background) => started?,
         () = &mut shutdown => return Ok(()),
     };
-    parts
-        .broker
-        .set(broker.clone())
-        .map_err(|_| NodeError("started twice".to_string()))?;
-    background.spawn(
-        broker
-            .sessions
-            .clone()
-            .run(broker.peers.clone(), broker.groups.clone()),
-    );
-    let router = Arc::new(Router::new(broker.clone()));
-    parts
-        .router
-        .set(router.clone())
-        .map_err(|_| NodeError("started twice".to_string()))?;
+    let broker = router.broker().clone();
     let server = RemotingServer::new(config.node, router, config.broker.connections_max);
     let (stop_accepting, accepting) = watch::channel(false);
     let mut clients = tokio::spawn(server.serve(ports, accepting));
@@ -127,7 +112,7 @@ async fn stop_groups(broker: &Broker) {
         stopping.spawn(async move {
             group.replica.shutdown().await;
             let closing = group.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || close_storage(&closing)).await {
+            if let Err(error) = aside(move || close_storage(&closing)).await {
                 tracing::error!(group = group.name, %error, "closing the group's files failed");
             }
         });
@@ -151,11 +136,12 @@ fn close_storage(group: &Group) {
     }
 }
 
-/// What exists before the groups have started.
-pub(crate) struct Parts {
+/// A node without its sockets: what exists before the groups have started, and starts them.
+pub struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) catch_up: Arc<CatchUp>,
+    host: Host,
     disk: Arc<Disk>,
     pub(crate) broker: OnceLock<Arc<Broker>>,
     pub(crate) started: Instant,
@@ -166,11 +152,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Arc<Config>) -> Self {
+    /// A node on `host`, connecting to its peers; [`Parts::serve_peers`] lets them reach it.
+    pub fn new(config: &Arc<Config>, host: Host) -> Self {
         let identity = Identity {
             cluster: config.cluster.clone(),
             node: config.node,
-            boot: WallClock::system().now_ms() << 16 | u64::from(std::process::id() & 0xffff),
+            boot: host.boot,
             secret: config.peer_secret.as_str().into(),
             groups: config
                 .groups
@@ -181,13 +168,13 @@ impl Parts {
         let router: Arc<OnceLock<Arc<Router>>> = Arc::default();
         let server = PeerServer::new(identity.clone(), call_handler(router.clone()));
         let nodes: Vec<NodeNumber> = config.peers.keys().copied().collect();
-        let transport = Arc::new(TcpTransport::new(config.peers.clone()));
-        let (peers, events) = Peers::open(transport, identity, &nodes);
+        let (peers, events) = Peers::open(host.transport.clone(), identity, &nodes);
         Parts {
             config: config.clone(),
             metrics: Metrics::new(&config.cluster, config.node),
             catch_up: Arc::new(CatchUp::new(config.catch_up_bytes_per_second)),
-            disk: Arc::new(Disk::new(config)),
+            disk: Arc::new(Disk::new(config, host.fs.clone())),
+            host,
             broker: OnceLock::new(),
             started: Instant::now(),
             router,
@@ -195,6 +182,27 @@ impl Parts {
             peers,
             events: Mutex::new(Some(events)),
         }
+    }
+
+    /// Serves what peers ask on `connections` until the future is dropped.
+    pub async fn serve_peers(&self, connections: mpsc::UnboundedReceiver<Connection>) {
+        self.server.clone().serve(connections).await;
+    }
+
+    /// Starts the groups, with their tasks in `background`; requests may come when this returns. Waits for
+    /// the other nodes where a directory is empty. Called once.
+    pub async fn start(
+        self: &Arc<Self>,
+        background: &mut JoinSet<()>,
+    ) -> Result<Arc<Router>, NodeError> {
+        let broker = start_groups(self, background).await?;
+        let twice = || NodeError("started twice".to_string());
+        self.broker.set(broker.clone()).map_err(|_| twice())?;
+        let sessions = broker.sessions.clone();
+        background.spawn(sessions.run(broker.peers.clone(), broker.groups.clone()));
+        let router = Arc::new(Router::new(broker));
+        self.router.set(router.clone()).map_err(|_| twice())?;
+        Ok(router)
     }
 }
 
@@ -242,11 +250,17 @@ async fn start_groups(
     parts: &Arc<Parts>,
     background: &mut JoinSet<()>,
 ) -> Result<Arc<Broker>, NodeError> {
-    let copies = table_copy::open(&parts.config.data.join("tables"))?;
+    let copies = match parts.host.keeps_table_copy {
+        true => Some(table_copy::open(&parts.config.data.join("tables"))?),
+        false => None,
+    };
     let mut starting = JoinSet::new();
     for id in 0..parts.config.groups.len() {
-        let copy = copies.open_tree(&parts.config.groups[id].name);
-        let copy = copy.map_err(|error| NodeError(format!("copy of the tables: {error}")))?;
+        let name = &parts.config.groups[id].name;
+        let copy = copies.as_ref().map(|copies| copies.open_tree(name));
+        let copy = copy
+            .transpose()
+            .map_err(|error| NodeError(format!("copy of the tables: {error}")))?;
         starting.spawn(start_group(parts.clone(), id as GroupId, copy));
     }
     let mut groups: Vec<(Arc<Group>, OffsetCommits)> = Vec::new();
@@ -256,7 +270,7 @@ async fn start_groups(
     groups.sort_by_key(|(group, _)| group.id);
     for (group, offsets) in &groups {
         let (appender, replica) = (group.appender.clone(), group.replica.clone());
-        background.spawn(appender.run(replica, group.log.clone(), WallClock::system()));
+        background.spawn(appender.run(replica, group.log.clone(), parts.host.clock.clone()));
         background.spawn(offsets.clone().run(group.clone()));
         background.spawn(maintenance::next_segment(group.clone()));
         background.spawn(maintenance::system_topics(
@@ -284,11 +298,11 @@ async fn start_groups(
         groups,
         peers: parts.peers.clone(),
         metrics: parts.metrics.clone(),
-        clock: WallClock::system(),
+        clock: parts.host.clock.clone(),
         unique_keys: Mutex::new(UniqueKeys::new(
             ip,
-            std::process::id(),
-            WallClock::system().now_ms() as u32,
+            (parts.host.boot & 0xffff) as u32,
+            parts.host.clock.now_ms() as u32,
         )),
     }))
 }
@@ -296,30 +310,37 @@ async fn start_groups(
 async fn start_group(
     parts: Arc<Parts>,
     id: GroupId,
-    copy: sled::Tree,
+    copy: Option<sled::Tree>,
 ) -> Result<(Arc<Group>, OffsetCommits), NodeError> {
     let config = &parts.config;
     let settings = &config.groups[usize::from(id)];
     let directory = config.data.join("groups").join(&settings.name);
-    let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+    let host = &parts.host;
     let wanted = Seat {
         cluster: config.cluster.clone(),
         group: settings.name.clone(),
         node: config.node,
-        incarnation: 0,
+        incarnation: host.clock.now_ms(),
         segment_bytes: config.log.segment_bytes,
     };
-    let seat = claim_seat(&fs, &directory, (&parts.peers, &parts.server), id, wanted).await?;
+    let seat = claim_seat(
+        &host.fs,
+        &directory,
+        (&parts.peers, &parts.server),
+        id,
+        wanted,
+    )
+    .await?;
     let metrics = parts.metrics.group(&settings.name);
     let opening = {
         let (name, log_config) = (settings.name.clone(), config.log.clone());
-        let flush_seconds = metrics.flush_seconds.clone();
+        let (host, flush_seconds) = (host.clone(), metrics.flush_seconds.clone());
         move || {
-            open_storage(fs, &directory, log_config, copy, flush_seconds)
+            open_storage(&host, &directory, log_config, copy, flush_seconds)
                 .map_err(|error| NodeError(format!("group {name}: {error}")))
         }
     };
-    let opened = tokio::task::spawn_blocking(opening).await;
+    let opened = aside(opening).await;
     let Storage { log, writer, store } = opened.map_err(|error| NodeError(error.to_string()))??;
     let long_poll: Arc<LongPoll> = Arc::default();
     let start = store.applied().map_or(0, |(index, _)| index.get());
@@ -352,7 +373,7 @@ async fn start_group(
         replica,
         store,
         log,
-        log_writer: Mutex::new(Some(writer)),
+        log_writer: Mutex::new(writer),
         appender,
         offsets: offsets.clone(),
         long_poll,
@@ -368,31 +389,31 @@ async fn start_group(
 /// A group's files, open.
 struct Storage {
     log: CommitLog,
-    writer: JoinHandle<()>,
+    writer: Option<JoinHandle<()>>,
     store: Arc<Store>,
 }
 
 /// Opens a group's log, starts its writer, and brings the state up to what is known to be committed.
 fn open_storage(
-    fs: Arc<dyn FileSystem>,
+    host: &Host,
     directory: &Path,
     config: LogConfig,
-    copy: sled::Tree,
+    copy: Option<sled::Tree>,
     flush_seconds: prometheus::Histogram,
 ) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
-    let (log, writer, recovered) = CommitLog::open(fs.clone(), directory, config)?;
+    let (log, writer, recovered) = CommitLog::open(host.fs.clone(), directory, config)?;
     tracing::info!(directory = %directory.display(), ?recovered, "log is open");
     log.observe_flushes(Box::new(move |group| {
         flush_seconds.observe(group.duration.as_secs_f64());
     }));
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let writer = CommitLog::spawn_writer(writer, &name)?;
+    let writer = (host.run_writer)(writer, &name)?;
     let store = Store::open(
-        fs,
+        host.fs.clone(),
         directory,
         StoreConfig::default(),
         log.clone(),
-        Some(copy),
+        copy,
     )?;
     let store = Arc::new(store);
     Ok(Storage { log, writer, store })
@@ -475,10 +496,11 @@ async fn answer_call(
 }
 
 /// Does the groups' maintenance; completes with the reason when a group has failed for good.
-async fn failure(broker: &Broker) -> String {
+pub async fn failure(broker: &Broker) -> String {
     let mut watching = JoinSet::new();
     for group in &broker.groups {
-        watching.spawn(maintenance::run(broker.config.clone(), group.clone()));
+        let (config, clock) = (broker.config.clone(), broker.clock.clone());
+        watching.spawn(maintenance::run(config, group.clone(), clock));
         let mut stopped = group.replica.stopped();
         let name = group.name.clone();
         watching.spawn(async move {

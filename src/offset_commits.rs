@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_storage::QueueOffset;
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, OffsetCommit};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -49,9 +50,10 @@ impl OffsetCommits {
     /// Notes an offset; it is written soon. Later ones of the same queue replace it.
     pub fn note(&self, group: &str, topic: &str, queue: u16, offset: QueueOffset) {
         let mut gathered = self.lock();
-        gathered
-            .offsets
-            .insert((group.to_string(), topic.to_string(), queue), offset);
+        let key = (group.to_string(), topic.to_string(), queue);
+        if !planted(Bug::FirstOffsetWins) || !gathered.offsets.contains_key(&key) {
+            gathered.offsets.insert(key, offset);
+        }
         if gathered.offsets.len() >= GATHERED_MAX {
             self.shared.hurry.notify_one();
         }
@@ -65,7 +67,7 @@ impl OffsetCommits {
             gathered.generation + u64::from(!gathered.offsets.is_empty())
         };
         let mut written = self.shared.written.subscribe();
-        if *written.borrow() >= wanted {
+        if *written.borrow() >= wanted || planted(Bug::OffsetsAckedEarly) {
             return Ok(());
         }
         self.shared.hurry.notify_one();
@@ -130,7 +132,7 @@ async fn write(group: &Group, offsets: HashMap<Key, QueueOffset>) {
             Err(Failure::Stopped) => return,
             Err(error) => {
                 tracing::warn!(group = group.name, %error, "consumer offsets wait to be written");
-                advance_only = true;
+                advance_only = !planted(Bug::OffsetsOutOfOrder);
             }
         }
     }

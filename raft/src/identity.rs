@@ -8,10 +8,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_storage::fs::FileSystem;
+use gantry_storage::planted::{Bug, planted};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -37,7 +38,7 @@ pub struct Seat {
     pub group: String,
     /// The node.
     pub node: NodeNumber,
-    /// Incarnation of the directory.
+    /// Incarnation of the directory: 0 for one that was there when the group was formed.
     pub incarnation: u64,
     /// Size of the group's segments in bytes: it decides where records stand, so it never changes.
     pub segment_bytes: u64,
@@ -75,8 +76,8 @@ impl GroupState {
 
 /// Finds out which replica lives in `directory`, and writes it down if that is new.
 ///
-/// `wanted.incarnation` is ignored. When this returns, the identity file and its directory entry are
-/// on disk. Waits for the other nodes when the directory is empty, because only they know whether
+/// `wanted.incarnation` is the time now, in milliseconds since 1970: what a new incarnation is called.
+/// When this returns, the identity file and its directory entry are on disk. Waits for the other nodes when the directory is empty, because only they know whether
 /// it has ever held anything.
 pub async fn claim_seat(
     fs: &Arc<dyn FileSystem>,
@@ -98,7 +99,8 @@ pub async fn claim_seat(
     );
     let incarnation = match known_members(peers, group, &wanted).await {
         None => 0,
-        Some(former) => next_incarnation(former, unix_millis()),
+        Some(_) if planted(Bug::IdReused) => 0,
+        Some(former) => next_incarnation(former, wanted.incarnation),
     };
     let seat = Seat {
         incarnation,
@@ -173,16 +175,11 @@ pub(crate) async fn ask_state(
     bincode::deserialize(&asked.ok()?).ok()
 }
 
-/// Milliseconds since 1970, or more where the clock has gone back: never one that was used before.
+/// Milliseconds since 1970, or more where the clock has gone back: never one that was used before, and
+/// never that of the founders.
 fn next_incarnation(former: Option<ReplicaId>, now_ms: u64) -> u64 {
-    let after = former.map_or(0, |id| incarnation_of(id) + 1);
+    let after = former.map_or(1, |id| incarnation_of(id) + 1);
     now_ms.max(after)
-}
-
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = now.expect("the clock is set to a time after 1970");
-    since.as_millis() as u64
 }
 
 fn check(seat: &Seat, wanted: &Seat, directory: &Path) -> Result<(), StartError> {
@@ -327,6 +324,7 @@ mod tests {
     #[test]
     fn an_incarnation_is_never_used_twice() {
         assert_eq!(next_incarnation(None, 70), 70);
+        assert_eq!(next_incarnation(None, 0), 1);
         assert_eq!(next_incarnation(Some(replica_id(2, 0)), 70), 70);
         assert_eq!(next_incarnation(Some(replica_id(2, 70)), 70), 71);
         assert_eq!(next_incarnation(Some(replica_id(2, 99)), 70), 100);

@@ -5,6 +5,7 @@
 //! node's side of the connections to the other nodes, shared by its groups and open to the process
 //! above for calls of its own.
 
+mod aside;
 mod error;
 mod identity;
 mod log_store;
@@ -14,6 +15,7 @@ mod replica;
 mod state_machine;
 mod types;
 
+pub use aside::aside;
 pub use error::{BarrierError, CallError, ProposeError, StartError};
 pub use identity::{Seat, claim_seat};
 pub use log_store::LogStore;

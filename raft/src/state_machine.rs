@@ -12,6 +12,7 @@ use gantry_storage::{Applied, PhysicalOffset, Snapshot, Store, StoreError};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
+use crate::aside::aside;
 use crate::network::SnapshotOf;
 use crate::types::{
     GroupTypes, LogId, Reply, SnapshotMeta, StoredMembership, decode_membership, log_id,
@@ -110,7 +111,7 @@ impl RaftStateMachine<GroupTypes> for StateMachine {
         snapshot: Bytes,
     ) -> Result<(), io::Error> {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.install_snapshot(&snapshot))
+        aside(move || store.install_snapshot(&snapshot))
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)
@@ -118,7 +119,7 @@ impl RaftStateMachine<GroupTypes> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf>, io::Error> {
         let (store, unchosen) = (self.store.clone(), self.unchosen.clone());
-        let current = tokio::task::spawn_blocking(move || {
+        let current = aside(move || {
             let chosen = store.current_snapshot()?;
             Ok::<_, StoreError>(chosen.or_else(|| lock(&unchosen).clone()))
         });
@@ -141,7 +142,7 @@ impl RaftSnapshotBuilder<GroupTypes> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf, io::Error> {
         let (store, unchosen) = (self.store.clone(), self.unchosen.clone());
-        let built = tokio::task::spawn_blocking(move || {
+        let built = aside(move || {
             let built = store.build_snapshot()?;
             let chosen = store.current_snapshot()?;
             *lock(&unchosen) = chosen.is_none().then(|| built.clone());

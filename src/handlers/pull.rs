@@ -8,7 +8,9 @@ use bytes::Bytes;
 use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
+use gantry_raft::aside;
 use gantry_storage::error::ReadError;
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{PERM_READ, Topic};
 use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
 use tokio::time::{Instant, timeout_at};
@@ -199,7 +201,7 @@ async fn read(
         first.status,
         ReadStatus::OffsetOverflowBadly | ReadStatus::OffsetTooSmall | ReadStatus::NoMessageInQueue
     );
-    if !moves {
+    if !moves || planted(Bug::MovedWithoutCatchUp) {
         return Ok(first);
     }
     match group.catch_up(Instant::now() + HOLD).await {
@@ -249,13 +251,13 @@ async fn read_once(
     };
     let mut result = read(false);
     if matches!(result, Err(ReadError::NotInMemory)) {
-        let joined = tokio::task::spawn_blocking(move || read(true)).await;
+        let joined = aside(move || read(true)).await;
         result =
             joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     }
     if let Some(ahead) = group.log.wants_ahead() {
         let log = group.log.clone();
-        tokio::task::spawn_blocking(move || log.read_ahead(ahead));
+        tokio::spawn(aside(move || log.read_ahead(ahead)));
     }
     result.map_err(|error| {
         tracing::error!(group = group.name, %error, "reading a queue failed");

@@ -51,7 +51,7 @@ enum Step {
 pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) {
     match next_step(broker, group, &request) {
         Ok(Step::Append(accepted)) => submit(broker, group, accepted, request).await,
-        Ok(Step::Relay) => spawn_relay(broker.clone(), group.clone(), request),
+        Ok(Step::Relay) => spawn_relay(broker.clone(), group.clone(), request, false),
         Ok(Step::CreateTopic) => {
             let (broker, group) = (broker.clone(), group.clone());
             tokio::spawn(async move {
@@ -84,12 +84,15 @@ fn refuse(group: &Group, request: Request, failure: &Failure) {
 }
 
 /// Takes the send to the leader, or holds it until there is one. On a forwarded request the other
-/// node does that.
-fn spawn_relay(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
+/// node does that. One that `came_back` was refused by this node as its leader.
+fn spawn_relay(broker: Arc<Broker>, group: Arc<Group>, request: Request, came_back: bool) {
     let Some(request) = request.refuse_if_forwarded() else {
         return;
     };
     tokio::spawn(async move {
+        if came_back {
+            forward::pause_after_refusal(&group, &request).await;
+        }
         let again = {
             let (broker, group) = (broker, group.clone());
             move |request: Request| {
@@ -432,7 +435,7 @@ fn answer_when_done(
             let response = format_answer(&request, &appended, queue_id, host);
             request.reply(response);
         }
-        Err(Failure::NotLeader) => spawn_relay(broker, group, request),
+        Err(Failure::NotLeader) => spawn_relay(broker, group, request, true),
         Err(failure) => refuse(&group, request, &failure),
     })
 }

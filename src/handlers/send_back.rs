@@ -8,6 +8,7 @@ use gantry_protocol::headers::SendBackRequest;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names_of};
+use gantry_raft::aside;
 use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::message::{MessageView, NewMessage};
@@ -39,7 +40,10 @@ pub async fn handle(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
     let deadline = request.caller.received + forward::hold_budget(request.code());
     match send_back(&broker, &group, &request, deadline).await {
         Ok(()) => request.reply_ok(),
-        Err(Failure::NotLeader) => boxed(broker, group, request).await,
+        Err(Failure::NotLeader) if Instant::now() < deadline => {
+            forward::pause_after_refusal(&group, &request).await;
+            boxed(broker, group, request).await;
+        }
         Err(failure) => {
             group.metrics.refused(&failure);
             let response: RemotingCommand = failure.to_response(&request.command);
@@ -75,7 +79,7 @@ async fn send_back(
         .store_host(request.caller.listener, request.caller.node, group.id);
     let offset = PhysicalOffset::new(header.offset.max(0) as u64);
     let store = group.store.clone();
-    let read = tokio::task::spawn_blocking(move || store.message_at(offset, host)).await;
+    let read = aside(move || store.message_at(offset, host)).await;
     let original = read
         .map_err(|e| Failure::code(ResponseCode::SYSTEM_ERROR, e.to_string()))?
         .map_err(|e| Failure::code(ResponseCode::SYSTEM_ERROR, e.to_string()))?;

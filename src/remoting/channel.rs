@@ -9,8 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use gantry_protocol::{RemotingCommand, ResponseCode};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
 /// A body of at least this size is written from where it lies; smaller ones are copied together.
@@ -140,7 +139,7 @@ impl Channel {
     }
 
     /// Writes what is queued until the connection ends.
-    pub async fn write_out(&self, mut socket: OwnedWriteHalf) -> io::Result<()> {
+    pub async fn write_out(&self, mut socket: impl AsyncWrite + Unpin) -> io::Result<()> {
         loop {
             let (pieces, bytes) = self.take();
             if pieces.is_empty() {
@@ -192,7 +191,7 @@ impl Outgoing {
     }
 }
 
-async fn write_all(socket: &mut OwnedWriteHalf, pieces: Vec<Bytes>) -> io::Result<()> {
+async fn write_all(socket: &mut (impl AsyncWrite + Unpin), pieces: Vec<Bytes>) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
     let mut rest = slices.as_mut_slice();
     // Nothing is left to write of empty pieces.

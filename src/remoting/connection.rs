@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use gantry_protocol::{RemotingCommand, frame};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use super::channel::Channel;
@@ -21,8 +19,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 const READ_BYTES: usize = 64 * 1024;
 
 /// Serves a connection until either side ends it.
-pub async fn serve(stream: TcpStream, channel: Arc<Channel>, caller: Caller, router: Arc<Router>) {
-    let (reading, writing) = stream.into_split();
+pub async fn serve(
+    (reading, writing): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    channel: Arc<Channel>,
+    caller: Caller,
+    router: Arc<Router>,
+) {
     let ended = tokio::select! {
         ended = read_requests(reading, &channel, caller, &router) => ended,
         ended = channel.write_out(writing) => ended,
@@ -35,7 +37,7 @@ pub async fn serve(stream: TcpStream, channel: Arc<Channel>, caller: Caller, rou
 }
 
 async fn read_requests(
-    mut socket: OwnedReadHalf,
+    mut socket: impl AsyncRead + Unpin,
     channel: &Arc<Channel>,
     mut caller: Caller,
     router: &Arc<Router>,

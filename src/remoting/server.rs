@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gantry_raft::{GroupId, NodeNumber};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -82,7 +83,11 @@ impl RemotingServer {
         loop {
             tokio::select! {
                 accepted = port.socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.start(&port, stream, peer, &mut running),
+                    Ok((stream, peer)) => {
+                        if let Some(serving) = self.take(&port, stream, peer) {
+                            running.spawn(serving);
+                        }
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -96,38 +101,51 @@ impl RemotingServer {
         while running.join_next().await.is_some() {}
     }
 
-    fn start(
+    fn take(
         &self,
         port: &ClientPort,
         stream: TcpStream,
         peer: SocketAddr,
-        running: &mut JoinSet<()>,
-    ) {
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "connection ended at once");
+            return None;
+        }
+        self.serve_one(stream.into_split(), (port.listener, port.group), peer)
+    }
+
+    /// Serves the two directions of a connection that came in on a listener's port of a group, until it
+    /// ends; none if there are too many connections.
+    pub fn serve_one(
+        &self,
+        stream: (
+            impl AsyncRead + Send + Unpin + 'static,
+            impl AsyncWrite + Send + Unpin + 'static,
+        ),
+        (listener, port_group): (usize, Option<GroupId>),
+        peer: SocketAddr,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             self.router.metrics().refused("connections");
             tracing::warn!(%peer, "too many connections: raise broker.connections_max");
-            return;
+            return None;
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "connection ended at once");
-            return;
-        }
         let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
         let channel = Arc::new(Channel::new(id, peer));
         let caller = Caller {
             node: self.node,
-            listener: port.listener,
-            port_group: port.group,
+            listener,
+            port_group,
             peer,
             received: Instant::now(),
         };
         let router = self.router.clone();
-        running.spawn(async move {
+        Some(async move {
             router.metrics().connections.inc();
             connection::serve(stream, channel, caller, router.clone()).await;
             router.metrics().connections.dec();
             drop(permit);
-        });
+        })
     }
 }
 

@@ -10,6 +10,8 @@ pub mod error;
 pub mod fs;
 mod key_index;
 pub mod message;
+#[doc(hidden)]
+pub mod planted;
 pub mod position;
 pub mod queue_offsets;
 pub mod retention;

@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub recovered_committed: Option<LogIndex>,
     state: Mutex<State>,
     wake: Condvar,
+    /// Called whenever something was queued, for a writer that is no thread.
+    pub queued: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub unflushed: AtomicU64,
     pub counters: Counters,
     pub observer: OnceLock<FlushObserver>,
@@ -103,6 +105,7 @@ impl Shared {
             recovered_committed: state.committed,
             state: Mutex::new(state),
             wake: Condvar::new(),
+            queued: OnceLock::new(),
             unflushed: AtomicU64::new(0),
             counters: Counters::default(),
             observer: OnceLock::new(),
@@ -131,6 +134,9 @@ impl Shared {
     /// Ends the wait of the writer.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+        if let Some(queued) = self.queued.get() {
+            queued();
+        }
     }
 
     /// Waits until a command is queued, or for `limit`.

@@ -11,6 +11,7 @@ use super::sidecar::Sidecar;
 use super::sparse::{SparseEntry, SparseIndex};
 use super::tail::{Tail, TailBudget};
 use crate::fs::File;
+use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset};
 
 /// Where a log begins: what came right before its first record.
@@ -287,7 +288,9 @@ impl View {
         let kept_index = kept.last_index;
         let beyond = |index: LogIndex| kept_index.is_none_or(|last| index > last);
         self.epoch += 1;
-        self.tail.truncate(kept_index);
+        if !planted(Bug::StaleTail) {
+            self.tail.truncate(kept_index);
+        }
         while self.tags.back().is_some_and(|(first, _)| beyond(*first)) {
             self.tags.pop_back();
         }

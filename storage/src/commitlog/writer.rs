@@ -28,6 +28,7 @@ use super::view::{LogStart, Truncation};
 use crate::config::FlushMode;
 use crate::error::LogError;
 use crate::fs::File;
+use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset};
 
 const PADDING: [u8; RECORD_ALIGN as usize] = [0; RECORD_ALIGN as usize];
@@ -87,6 +88,16 @@ impl Writer {
             mark_dirty_since: None,
             stopped: false,
         }
+    }
+
+    /// Has `queued` called whenever there is something to do, from whatever thread queued it: for whoever
+    /// takes turns with [`run_once`](Self::run_once) instead of having a thread.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn on_queued(&self, queued: Box<dyn Fn() + Send + Sync>) {
+        let first = self.shared.queued.set(queued).is_ok();
+        assert!(first, "a writer is woken in one way");
     }
 
     /// Runs until the log is shut down. Waits without spinning while there is nothing to do.
@@ -167,14 +178,27 @@ impl Writer {
     fn write_group(&mut self, group: &mut Group) -> Result<(), LogError> {
         let began = self.shared.config.clock.now();
         let synchronous = self.shared.config.flush_mode == FlushMode::SyncFlush || group.must_sync;
+        let synchronous = synchronous && !planted(Bug::AckBeforeSync);
+        if planted(Bug::MarkAhead)
+            && let Some(last) = group.records.last()
+        {
+            self.mark.synced = LogStart {
+                last_index: Some(last.record.index),
+                last_tag: last.record.tag,
+                next_offset: last.end_offset(),
+            };
+            self.write_mark()?;
+        }
         self.write_records(&group.records, synchronous)?;
         if synchronous {
             self.sync_data()?;
         }
         if let Some(vote) = group.vote.take() {
-            self.vote_file
-                .store(&vote)
-                .map_err(LogError::poison("write", self.vote_file.path()))?;
+            let stored = match planted(Bug::VoteNotSynced) {
+                true => self.vote_file.store_lazily(&vote),
+                false => self.vote_file.store(&vote),
+            };
+            stored.map_err(LogError::poison("write", self.vote_file.path()))?;
             self.count_syncs(2);
             self.shared.lock().vote = Some(vote);
         }
@@ -249,9 +273,11 @@ impl Writer {
                     .map_err(LogError::poison("write", &path))?;
             }
             // In front of everything in the new file, so that the log has no hole whatever happens.
-            old.file
-                .sync_data()
-                .map_err(LogError::poison("sync", &path))?;
+            if !planted(Bug::RollNotSynced) {
+                old.file
+                    .sync_data()
+                    .map_err(LogError::poison("sync", &path))?;
+            }
             self.count_syncs(1);
             self.data_dirty_since = None;
             self.mark.synced = self.end;
@@ -299,7 +325,11 @@ impl Writer {
             };
         }
         if durably {
-            blocks.write_durably(&**file).map_err(poison)?;
+            let written = match blocks.write_durably(&**file) {
+                Err(_) if planted(Bug::SyncRetried) => file.sync_data(),
+                written => written,
+            };
+            written.map_err(poison)?;
             self.count_syncs(1);
         } else {
             blocks.write(&**file).map_err(poison)?;

@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, Image};
 use crate::commitlog::{LeaderTag, Located, RecordKind, segment_base};
 use crate::consume_queue::{Tails, Unit};
 use crate::key_index::{KeyEntry, PendingKeys};
+use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::{QueueKey, QueueOffsets};
 use crate::tables::{CommandResult, Tables};
@@ -106,7 +107,10 @@ impl State {
             membership,
             next_offset: self.next_offset,
             tables: self.tables.clone(),
-            queues: self.queues.next_offsets(),
+            queues: match planted(Bug::CheckpointForgetsQueues) {
+                true => Vec::new(),
+                false => self.queues.next_offsets(),
+            },
         })
     }
 

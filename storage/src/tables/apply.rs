@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, CommandResult, OffsetCommit};
 use super::{ConsumerOffsets, Groups, KeyValues, Locks, SubscriptionGroupConfig, Topic, Topics};
+use crate::planted::{Bug, planted};
 use crate::position::QueueOffset;
 
 /// All tables as of one record of the log.
@@ -146,6 +147,7 @@ impl Tables {
                 value,
             } => self.values.put(namespace, key, value),
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
+            Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
             Command::TermStart => self.locks.renew_all(self.clock_ms),
         }
         (CommandResult::Done, topic_gone)

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Fault;
+use super::live::{Choose, Gate};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -82,8 +83,13 @@ pub(super) struct Disk {
     pub(super) syncs: u64,
     pub(super) allocations: u64,
     pub(super) free: Option<u64>,
+    /// Set on a live disk: asked before each access.
+    pub(super) gate: Option<Gate>,
+    /// Set on a live disk, whose trace holds only what is pending.
+    pub(super) choose: Option<Choose>,
 }
 
+#[derive(Default)]
 pub(super) struct Base {
     pub(super) files: BTreeMap<u64, Vec<u8>>,
     pub(super) names: BTreeMap<PathBuf, u64>,
@@ -123,7 +129,13 @@ impl Disk {
     /// Does an operation and writes it down.
     pub(super) fn perform(&mut self, operation: Operation) {
         self.carry_out(&operation);
-        if self.base.is_some() {
+        let is_sync = matches!(
+            operation,
+            Operation::SyncData { .. } | Operation::SyncDir { .. }
+        );
+        if self.choose.is_some() && is_sync {
+            self.settle(&operation);
+        } else if self.base.is_some() {
             self.trace.push(operation);
         }
     }

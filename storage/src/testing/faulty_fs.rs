@@ -1,11 +1,12 @@
 //! The file system in front of the disk: records and fails.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Operation;
 use super::disk::{Base, Disk, durable_for_certain};
+use super::live::{Access, AccessKind};
 use crate::fs::{File, FileSystem, Space};
 
 /// What is made to go wrong.
@@ -116,7 +117,33 @@ impl FaultyFs {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Disk> {
+    /// Asks whether something may be done.
+    fn ask(&self, access: &Access<'_>) -> io::Result<()> {
+        let gate = self.lock().gate.clone();
+        gate.map_or(Ok(()), |gate| gate(access))
+    }
+
+    fn ask_by_name(&self, kind: AccessKind, path: &Path, grows: bool) -> io::Result<()> {
+        let (offset, bytes) = (0, &[][..]);
+        self.ask(&Access {
+            kind,
+            path,
+            offset,
+            bytes,
+            grows,
+        })
+    }
+
+    fn handle(&self, path: &Path, inode: u64, direct: bool) -> Arc<dyn File> {
+        Arc::new(FaultyFile {
+            fs: self.clone(),
+            path: path.to_path_buf(),
+            inode,
+            direct,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk
             .lock()
             .expect("no thread panics while it holds the disk")
@@ -130,13 +157,16 @@ fn missing(path: &Path) -> io::Error {
 impl FileSystem for FaultyFs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let inode = *self.lock().names.get(path).ok_or_else(|| missing(path))?;
-        Ok(Arc::new(FaultyFile {
-            fs: self.clone(),
-            inode,
-        }))
+        Ok(self.handle(path, inode, false))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let inode = *self.lock().names.get(path).ok_or_else(|| missing(path))?;
+        Ok(self.handle(path, inode, true))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.ask_by_name(AccessKind::Name, path, true)?;
         let mut disk = self.lock();
         let inode = match disk.names.get(path) {
             Some(inode) => {
@@ -158,13 +188,12 @@ impl FileSystem for FaultyFs {
                 inode
             }
         };
-        Ok(Arc::new(FaultyFile {
-            fs: self.clone(),
-            inode,
-        }))
+        drop(disk);
+        Ok(self.handle(path, inode, false))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Name, to, false)?;
         let mut disk = self.lock();
         if !disk.exists(from) {
             return Err(missing(from));
@@ -177,6 +206,7 @@ impl FileSystem for FaultyFs {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Name, path, false)?;
         let mut disk = self.lock();
         if !disk.names.contains_key(path) {
             return Err(missing(path));
@@ -206,6 +236,7 @@ impl FileSystem for FaultyFs {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Name, dir, true)?;
         let mut disk = self.lock();
         if !disk.dirs.contains(dir) {
             disk.perform(Operation::CreateDir {
@@ -216,6 +247,7 @@ impl FileSystem for FaultyFs {
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Name, dir, false)?;
         let mut disk = self.lock();
         if !disk.dirs.contains(dir) {
             return Err(missing(dir));
@@ -227,6 +259,7 @@ impl FileSystem for FaultyFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Sync, dir, false)?;
         let mut disk = self.lock();
         // Like every file system, it has a root that needs no creation.
         let root = dir.as_os_str().is_empty() || dir == Path::new("/");
@@ -239,7 +272,8 @@ impl FileSystem for FaultyFs {
         Ok(())
     }
 
-    fn sync_volume(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_volume(&self, dir: &Path) -> io::Result<()> {
+        self.ask_by_name(AccessKind::Sync, dir, false)?;
         let mut disk = self.lock();
         let inodes: Vec<u64> = disk.files.keys().copied().collect();
         let dirs = disk.dirs.clone();
@@ -266,11 +300,33 @@ impl FileSystem for FaultyFs {
 /// A file on the disk in memory.
 struct FaultyFile {
     fs: FaultyFs,
+    /// Its name when it was opened.
+    path: PathBuf,
     inode: u64,
+    /// Opened past the page cache.
+    direct: bool,
+}
+
+impl FaultyFile {
+    fn ask(&self, kind: AccessKind, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let grows = match kind {
+            AccessKind::Write => offset + bytes.len() as u64 > self.len()?,
+            AccessKind::Allocate => offset > self.len()?,
+            _ => false,
+        };
+        self.fs.ask(&Access {
+            kind,
+            path: &self.path,
+            offset,
+            bytes,
+            grows,
+        })
+    }
 }
 
 impl File for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.ask(AccessKind::Read, offset, &[])?;
         let disk = self.fs.lock();
         let bytes = disk.files.get(&self.inode).map_or(&[][..], Vec::as_slice);
         let from = bytes
@@ -282,6 +338,7 @@ impl File for FaultyFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let refused = self.ask(AccessKind::Write, offset, buf).err();
         let mut disk = self.fs.lock();
         let inode = self.inode;
         let mut bytes = buf.to_vec();
@@ -291,6 +348,7 @@ impl File for FaultyFile {
             Fault::Write(n, kind) if *n == number => Some(*kind),
             _ => None,
         });
+        let fault = refused.or(fault);
         if fault.is_some() {
             bytes.truncate(bytes.len() / 2);
         }
@@ -303,6 +361,10 @@ impl File for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if let Err(refused) = self.ask(AccessKind::Sync, 0, &[]) {
+            self.fs.lock().forget_unsynced(self.inode, self.direct);
+            return Err(refused);
+        }
         let mut disk = self.fs.lock();
         let number = disk.syncs;
         disk.syncs += 1;
@@ -320,6 +382,7 @@ impl File for FaultyFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.ask(AccessKind::Allocate, len, &[])?;
         let mut disk = self.fs.lock();
         let number = disk.allocations;
         disk.allocations += 1;
@@ -342,6 +405,7 @@ impl File for FaultyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.ask(AccessKind::Allocate, len, &[])?;
         self.fs.lock().perform(Operation::SetLen {
             inode: self.inode,
             len,

@@ -8,6 +8,8 @@
 
 mod disk;
 mod faulty_fs;
+mod live;
 
 pub use disk::Operation;
 pub use faulty_fs::{Fault, FaultyFs};
+pub use live::{Access, AccessKind, Choose, Gate};

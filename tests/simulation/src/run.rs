@@ -1,0 +1,142 @@
+//! One seed from beginning to end: faults under load, everything well again, all replicas equal, a power cut
+//! of all, the same again, and a last look at whether the cluster serves.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use gantry_checker::{Bounds, Checker, Report};
+
+use crate::clients::{Stage, probe};
+use crate::cluster::{Shape, Surroundings};
+use crate::verify;
+use crate::world::World;
+use crate::{entropy, log};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// How long things go wrong; milliseconds.
+pub const FAULTS_MS: u64 = 20_000;
+
+/// How long the cluster may take until sends succeed, until all replicas are equal, until consumers have
+/// read everything; milliseconds.
+const RESUME_MS: u64 = 15_000;
+const CONVERGE_MS: u64 = 60_000;
+const DRAIN_MS: u64 = 60_000;
+
+/// What became of a seed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What was wrong; nothing if all was well.
+    pub failures: Vec<String>,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Faults that were made.
+    pub faults: u64,
+    /// Events in the history.
+    pub events: u64,
+    /// Lines of the trace, and a checksum over all of them.
+    pub trace: (u64, u64),
+}
+
+/// Runs a seed. A process runs one: what it draws of chance begins with the process.
+pub fn run(seed: u64, out: Option<File>) -> Outcome {
+    entropy::seed(seed);
+    let around = Surroundings::new(seed, Shape::new(seed), out);
+    log::into(around.trace.clone());
+    around
+        .trace
+        .line("world", format_args!("{:?}", around.shape));
+    let mut world = World::new(around.clone(), FAULTS_MS * 1_000_000);
+    let mut failures: Vec<String> = live(&mut world).err().into_iter().collect();
+    let faults = world.faults.count();
+    let report = judge(&around);
+    for violation in &report.violations {
+        let (invariant, text) = (violation.invariant, &violation.text);
+        let meaning = invariant.meaning();
+        failures.push(format!("{invariant:?} ({meaning}): {text}"));
+    }
+    for failure in &failures {
+        around.trace.line("world", format_args!("FAILED {failure}"));
+    }
+    around.trace.flush();
+    Outcome {
+        seed,
+        failures,
+        simulated_ms: around.time.now_ns() / 1_000_000,
+        faults,
+        events: report.events,
+        trace: around.trace.checksum(),
+    }
+}
+
+/// The phases.
+fn live(world: &mut World) -> Result<(), String> {
+    world.run_until(FAULTS_MS, |_| false)?;
+    world.heal();
+    let acked_before = world.around.history.acked();
+    let enough = |world: &mut World| world.around.history.acked() >= acked_before + 20;
+    if !world.run_until(RESUME_MS, enough)? {
+        return Err(format!("sends do not succeed again{}", world.describe()));
+    }
+    world.set_stage(Stage::Drain);
+    converge(world)?;
+    if !world.run_until(DRAIN_MS, |world| world.clients.are_done())? {
+        return Err(format!(
+            "consumers do not reach the end{}",
+            world.describe()
+        ));
+    }
+    converge(world)?;
+    verify::replicas_are_equal(world)?;
+    world.cut_all_power();
+    converge(world)?;
+    verify::replicas_are_equal(world)?;
+    serves(world)?;
+    world.set_stage(Stage::Over);
+    Ok(())
+}
+
+fn converge(world: &mut World) -> Result<(), String> {
+    let converged = |world: &mut World| world.faults.is_quiet() && world.is_converged();
+    if world.run_until(CONVERGE_MS, converged)? {
+        return Ok(());
+    }
+    Err(format!(
+        "the replicas do not come to be equal{}",
+        world.describe()
+    ))
+}
+
+/// Ten messages are sent and read.
+fn serves(world: &mut World) -> Result<(), String> {
+    let done = Arc::new(AtomicU32::new(0));
+    let counted = done.clone();
+    world
+        .clients
+        .spawn("probe", |client| probe(client, counted));
+    world.run_until(30_000, |world| world.clients.are_done())?;
+    match done.load(Ordering::Relaxed) {
+        10 => Ok(()),
+        count => Err(format!(
+            "only {count} of 10 messages could be sent and read{}",
+            world.describe()
+        )),
+    }
+}
+
+fn judge(around: &Surroundings) -> Report {
+    let bounds = Bounds {
+        retention: around.shape.retention_bytes.is_some(),
+        // 60 s by clocks that are wrong by up to a twentieth.
+        lease_ns: 50 * SECOND_NS,
+        ..Bounds::default()
+    };
+    let mut checker = Checker::new(&bounds);
+    for event in around.history.take() {
+        checker.see(event);
+    }
+    checker.finish()
+}
