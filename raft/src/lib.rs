@@ -12,6 +12,8 @@ mod membership;
 mod network;
 mod replica;
 mod state_machine;
+#[doc(hidden)]
+pub mod testing;
 mod types;
 
 pub use error::{BarrierError, CallError, ProposeError, StartError};

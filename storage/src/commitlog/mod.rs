@@ -12,6 +12,7 @@
 mod blocks;
 mod cursor;
 mod format;
+pub(crate) mod formats;
 mod group;
 mod hard_state;
 mod log;

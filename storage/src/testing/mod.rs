@@ -8,6 +8,8 @@
 
 mod disk;
 mod faulty_fs;
+mod formats;
 
 pub use disk::Operation;
 pub use faulty_fs::{Fault, FaultyFs};
+pub use formats::Format;
