@@ -20,8 +20,8 @@ const INPUTS_MAX: u64 = 20_000;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longer than anything here may take, shorter than the fuzzer's patience.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longer than anything here may take, also on a busy machine; the fuzzer's own patience is shorter.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running node and the connections to it.
 pub(crate) struct Node {
