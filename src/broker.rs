@@ -9,6 +9,7 @@ use gantry_raft::Peers;
 
 use crate::clock::WallClock;
 use crate::config::Config;
+use crate::filters::Filters;
 use crate::group::Group;
 use crate::metrics::Metrics;
 use crate::remoting::Caller;
@@ -25,6 +26,8 @@ pub struct Broker {
     pub sessions: Arc<Sessions>,
     /// Where clients should go.
     pub routes: Arc<Routes>,
+    /// Filter expressions.
+    pub filters: Filters,
     /// Other nodes.
     pub peers: Arc<Peers>,
     /// What is measured.

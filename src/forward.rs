@@ -118,9 +118,11 @@ async fn forward(
     decode_raw_reply(&call.await?)
 }
 
-/// A forwarded request as the leader sees it, and where its answer will come out.
+/// A forwarded request as the leader sees it, and where its answer will come out. Both nodes have the same
+/// `listeners`, or one is configured wrong.
 pub fn accept(
     from: NodeNumber,
+    listeners: usize,
     mut body: Bytes,
 ) -> Result<(Request, oneshot::Receiver<Relayed>), String> {
     let length = body
@@ -132,6 +134,9 @@ pub fn accept(
     }
     let head = body.split_to(2 + length);
     let head: ForwardHead = bincode::deserialize(&head[2..]).map_err(|e| e.to_string())?;
+    if usize::from(head.listener) >= listeners {
+        return Err("a forwarded request of a listener that this node does not have".to_string());
+    }
     let mut buffer = BytesMut::from(body);
     let cut = frame::cut(&mut buffer).map_err(|e| e.to_string())?;
     let command = RemotingCommand::decode(cut.ok_or("a forwarded frame is cut short")?);

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod error;
+pub mod filters;
 pub mod forward;
 pub mod group;
 pub mod handlers;

@@ -23,6 +23,7 @@ use crate::appender::Appender;
 use crate::broker::Broker;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
+use crate::filters::Filters;
 use crate::forward;
 use crate::group::Group;
 use crate::host::Host;
@@ -296,6 +297,7 @@ async fn start_groups(
         sessions: Arc::new(Sessions::new(parts.config.node)),
         routes: Arc::new(routes),
         groups,
+        filters: Filters::default(),
         peers: parts.peers.clone(),
         metrics: parts.metrics.clone(),
         clock: parts.host.clock.clone(),
@@ -476,7 +478,7 @@ async fn answer_call(
         }
         Method::ReadIndex => Ok(encode_reply(&hosted.read_index().await)),
         Method::Forward => {
-            let (request, answer) = forward::accept(from, body)?;
+            let (request, answer) = forward::accept(from, broker.config.listeners.len(), body)?;
             router.dispatch(request).await;
             Ok(match answer.await {
                 Ok(Relayed::Frame(frame)) => encode_raw_reply(Ok(frame)),

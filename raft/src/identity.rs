@@ -297,6 +297,20 @@ fn parse(text: &str) -> Option<Seat> {
     })
 }
 
+/// For `testing`.
+pub(crate) fn again(text: &str) -> Option<Vec<u8>> {
+    let seat = parse(text)?;
+    // Whoever reads the file asks for this next.
+    seat.replica();
+    Some(print(&seat).into_bytes())
+}
+
+/// For `testing`.
+pub(crate) fn group_state_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let state: GroupState = bincode::deserialize(bytes).ok()?;
+    Some(state.encode().concat())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -13,6 +13,8 @@ mod membership;
 mod network;
 mod replica;
 mod state_machine;
+#[doc(hidden)]
+pub mod testing;
 mod types;
 
 pub use aside::aside;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use gantry_protocol::message::{Message, sys_flags};
 use gantry_protocol::properties::names;
+use gantry_protocol::sql::Selector;
 use gantry_protocol::topic;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -37,6 +38,9 @@ pub(super) struct ConsumeArgs {
     /// Consumer group: begin at its offsets and commit them.
     #[arg(short, long)]
     group: Option<String>,
+    /// Only messages whose properties match, for instance "price > 10 AND color IN ('red', 'blue')".
+    #[arg(long, value_name = "EXPRESSION")]
+    sql: Option<String>,
     /// Where to begin in queues for which the group has no offset.
     #[arg(long, value_enum, default_value_t)]
     from: From,
@@ -69,6 +73,10 @@ struct Batch {
 pub(super) async fn run(args: ConsumeArgs) -> Outcome {
     if let Some(group) = &args.group {
         topic::check_group(group).map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    if let Some(expression) = &args.sql {
+        let parsed = Selector::parse(expression);
+        parsed.map_err(|error| Failure::usage(format!("--sql: {error}")))?;
     }
     let client = Arc::new(args.cluster.client()?);
     let queues = queues(&client, &args).await?;
@@ -123,6 +131,7 @@ async fn queues(client: &Client, args: &ConsumeArgs) -> Result<Vec<QueueAt>, Fai
                 topic,
                 queue,
                 consumer,
+                sql: args.sql.clone(),
             });
         }
     }

@@ -217,6 +217,7 @@ async fn hello(namesrv: &str) -> Result<(Acked, Duration), Failure> {
         topic: HELLO_TOPIC.to_string(),
         queue: acked.queue,
         consumer: TOOLS_GROUP.to_string(),
+        sql: None,
     };
     let pulled = client
         .pull(&at, acked.offset, Duration::from_secs(3))

@@ -181,6 +181,7 @@ pub(super) async fn count_lost(
             topic: topic.to_string(),
             queue,
             consumer: "TOOLS_CONSUMER".to_string(),
+            sql: None,
         };
         lost += lost_in(client, &at, offsets).await?;
     }

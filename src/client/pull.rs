@@ -28,6 +28,8 @@ pub struct QueueAt {
     pub queue: i32,
     /// Consumer group.
     pub consumer: String,
+    /// SQL92 expression over the properties of the messages that are wanted; `None`: all.
+    pub sql: Option<String>,
 }
 
 /// What a pull brought.
@@ -70,9 +72,9 @@ impl Client {
             max_msg_nums: BATCH,
             sys_flag: flags,
             suspend_timeout_millis: suspend.as_millis() as i64,
-            subscription: Some("*"),
+            subscription: Some(at.sql.as_deref().unwrap_or("*")),
             sub_version: Some(0),
-            expression_type: Some("TAG"),
+            expression_type: Some(if at.sql.is_some() { "SQL92" } else { "TAG" }),
             ..PullRequest::default()
         };
         let code = RequestCode::PULL_MESSAGE;

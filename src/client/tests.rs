@@ -281,6 +281,7 @@ async fn a_pull_beyond_the_queue_says_where_to_go_on() {
         topic: "t".into(),
         queue: 0,
         consumer: "c".into(),
+        sql: None,
     };
     let pulled = client.pull(&at, 99, Duration::ZERO).await.unwrap();
     assert!(pulled.moved && pulled.messages.is_empty());

@@ -11,6 +11,7 @@ use super::Handled;
 use crate::broker::Broker;
 use crate::catalog;
 use crate::error::Failure;
+use crate::filters::{self, Filters};
 use crate::remoting::Request;
 use crate::sessions::Sessions;
 
@@ -120,17 +121,24 @@ pub fn members(sessions: &Sessions, request: &Request) -> Handled {
 }
 
 /// 46: whether a subscription could be served.
-pub fn check_subscription(request: &Request) -> Handled {
+pub fn check_subscription(filters: &Filters, request: &Request) -> Handled {
     let body = &request.command.body;
     let check = SubscriptionCheck::decode(body).map_err(|error| catalog::unreadable(&error))?;
-    match check.subscription_data.expression_type.as_str() {
-        "" | "TAG" => Ok(RemotingCommand::success_to(&request.command).into()),
+    let subscription = &check.subscription_data;
+    match subscription.expression_type.as_str() {
+        filters::TAG | "" => {}
+        filters::SQL92 => {
+            let parsed = filters.selector(&subscription.sub_string);
+            parsed.map_err(|error| {
+                Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error.to_string())
+            })?;
+        }
         other => {
-            let reason =
-                format!("filter expressions of type {other} are not supported by this version");
-            Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason))
+            let reason = filters::unknown_kind(other);
+            return Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason));
         }
     }
+    Ok(RemotingCommand::success_to(&request.command).into())
 }
 
 #[cfg(test)]

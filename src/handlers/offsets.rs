@@ -70,6 +70,7 @@ async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bool, 
             max_messages: 1,
             max_bytes: 1,
             filter: &|_| true,
+            properties: None,
             store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
             may_wait: true,
         })

@@ -7,10 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
+use gantry_protocol::sql::Selector;
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
 use gantry_raft::aside;
 use gantry_storage::error::ReadError;
+use gantry_storage::message;
 use gantry_storage::planted::{Bug, planted};
+use gantry_storage::store::PropertiesFilter;
 use gantry_storage::tables::{PERM_READ, Topic};
 use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Handled, Response};
 use crate::broker::Broker;
 use crate::error::Failure;
+use crate::filters;
 use crate::group::{Group, HOLD};
 use crate::remoting::Request;
 
@@ -34,6 +38,25 @@ const PARK_MAX: Duration = Duration::from_secs(25);
 /// An answer of "try again" that comes without a wait is delayed by this, so that nobody spins.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// Which messages a pull wants.
+#[derive(Clone, Debug)]
+enum Filter {
+    All,
+    /// Those whose tag has one of these hashes.
+    Tags(Arc<HashSet<i64>>),
+    /// Those whose properties an expression is true of.
+    Sql(Arc<Selector>),
+}
+
+impl Filter {
+    fn matches_tag(&self, code: i64) -> bool {
+        match self {
+            Filter::All | Filter::Sql(_) => true,
+            Filter::Tags(tags) => tags.contains(&code),
+        }
+    }
+}
+
 /// What a pull asks for, checked.
 struct Wanted {
     consumer_group: String,
@@ -42,15 +65,23 @@ struct Wanted {
     offset: i64,
     max_messages: usize,
     max_bytes: usize,
-    /// Hashes of the tags; none means every message.
-    tags: Option<Arc<HashSet<i64>>>,
+    filter: Filter,
     park: Option<Duration>,
+}
+
+impl Wanted {
+    /// Whether a pull that may wait waits behind messages that its expression did not match: a client that is
+    /// told of each of them could as well be sent all. One that is behind hears how far the search got.
+    fn goes_on(&self, read: &QueueRead) -> bool {
+        let at_the_end = read.next_offset >= read.bounds.next;
+        matches!(self.filter, Filter::Sql(_)) && read.status == ReadStatus::NoMatched && at_the_end
+    }
 }
 
 /// Answers a pull, at once or when there is something to give.
 pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> Handled {
     let header = PullRequest::parse(&request.command.fields)?;
-    let wanted = check(broker, group, &header, request).await?;
+    let mut wanted = check(broker, group, &header, request).await?;
     if header.has_flag(pull_flags::COMMIT_OFFSET) && header.commit_offset >= 0 {
         let offset = QueueOffset::new(header.commit_offset as u64);
         group
@@ -62,20 +93,23 @@ pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> H
         queue: wanted.queue,
     };
     let deadline = wanted.park.map(|park| request.caller.received + park);
-    let first = read(broker, group, &wanted, request).await?;
-    let deadline = match deadline {
-        Some(deadline) if waits(&first) => deadline,
-        _ => return Ok(respond(group, &wanted, request, first)),
-    };
+    let mut woken = None;
     loop {
-        // Registered before the read: a message that comes in between wakes it.
-        let woken = group.long_poll.park(key);
         let read = read(broker, group, &wanted, request).await?;
-        if !waits(&read) || Instant::now() >= deadline {
+        let Some(deadline) = deadline.filter(|deadline| Instant::now() < *deadline) else {
             return Ok(respond(group, &wanted, request, read));
+        };
+        if wanted.goes_on(&read) {
+            wanted.offset = read.next_offset.get() as i64;
+        } else if !waits(&read) {
+            return Ok(respond(group, &wanted, request, read));
+        } else if let Some(woken) = woken.take() {
+            // Woken or not, the next turn reads again; the last one answers what it finds.
+            drop(timeout_at(deadline, woken).await);
+        } else {
+            // Registered, and then read once more: a message that comes in between wakes it.
+            woken = Some(group.long_poll.park(key));
         }
-        // Woken or not, the next turn reads again; the last one answers what it finds.
-        drop(timeout_at(deadline, woken).await);
     }
 }
 
@@ -112,7 +146,7 @@ async fn check(
     let asked_bytes = header.max_msg_bytes.filter(|bytes| *bytes > 0);
     Ok(Wanted {
         consumer_group: header.consumer_group.to_string(),
-        tags: filter(broker, header)?.map(Arc::new),
+        filter: filter(broker, header)?,
         topic,
         queue,
         offset: header.queue_offset,
@@ -136,17 +170,15 @@ async fn find_topic(group: &Group, name: &str, request: &Request) -> Result<Arc<
     })
 }
 
-/// The tags that a pull wants: from the request, or from what the group subscribed with.
-fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Option<HashSet<i64>>, Failure> {
-    let unsupported = |kind: &str| {
-        let reason = format!("filter expressions of type {kind} are not supported by this version");
-        Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, reason)
-    };
+/// What a pull wants: from the request, or from what the group subscribed with.
+fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Failure> {
     if header.has_flag(pull_flags::SUBSCRIPTION) {
-        return match header.expression_type {
-            None | Some("TAG") => Ok(tag_hashes(header.subscription.unwrap_or_default())),
-            Some(other) => Err(unsupported(other)),
-        };
+        let expression = header.subscription.unwrap_or_default();
+        return filter_of(
+            broker,
+            header.expression_type.unwrap_or_default(),
+            expression,
+        );
     }
     let found = broker
         .sessions
@@ -159,9 +191,25 @@ fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Option<HashSet<i6
         return Err(Failure::code(ResponseCode::SUBSCRIPTION_NOT_EXIST, reason));
     };
     check_version(&subscription, header)?;
-    match subscription.expression_type.as_str() {
-        "" | "TAG" => Ok(tag_hashes(&subscription.sub_string)),
-        other => Err(unsupported(other)),
+    filter_of(
+        broker,
+        &subscription.expression_type,
+        &subscription.sub_string,
+    )
+}
+
+fn filter_of(broker: &Broker, kind: &str, expression: &str) -> Result<Filter, Failure> {
+    let refused = |reason: String| Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, reason);
+    match kind {
+        filters::TAG | "" => Ok(tag_hashes(expression)),
+        filters::SQL92 => {
+            let selector = broker.filters.selector(expression);
+            // RocketMQ's words, and what is wrong.
+            let failed =
+                |error| refused(format!("parse the consumer's subscription failed: {error}"));
+            Ok(Filter::Sql(selector.map_err(failed)?))
+        }
+        other => Err(refused(filters::unknown_kind(other))),
     }
 }
 
@@ -173,20 +221,18 @@ fn check_version(subscription: &Subscription, header: &PullRequest<'_>) -> Resul
     Ok(())
 }
 
-/// `a || b` as hashes; none for `*` and nothing, which mean every message.
-fn tag_hashes(expression: &str) -> Option<HashSet<i64>> {
+/// `a || b` as hashes; `*` and nothing mean every message.
+fn tag_hashes(expression: &str) -> Filter {
     let expression = expression.trim();
     if expression.is_empty() || expression == "*" {
-        return None;
+        return Filter::All;
     }
     let tags = expression
         .split("||")
         .map(str::trim)
         .filter(|tag| !tag.is_empty());
-    Some(
-        tags.map(|tag| i64::from(gantry_protocol::hash::java_hash(tag)))
-            .collect(),
-    )
+    let hashes = tags.map(|tag| i64::from(gantry_protocol::hash::java_hash(tag)));
+    Filter::Tags(Arc::new(hashes.collect()))
 }
 
 /// Reads the queue; what would send the client elsewhere is only believed after catching up.
@@ -230,7 +276,7 @@ async fn read_once(
     let store_host = broker
         .routes
         .store_host(caller.listener, caller.node, group.id);
-    let (store, tags) = (group.store.clone(), wanted.tags.clone());
+    let (store, filter) = (group.store.clone(), wanted.filter.clone());
     let key = QueueKey {
         topic_id: wanted.topic.id,
         queue: wanted.queue,
@@ -238,13 +284,22 @@ async fn read_once(
     let offset = QueueOffset::new(wanted.offset.max(0) as u64);
     let (max_messages, max_bytes) = (wanted.max_messages, wanted.max_bytes);
     let read = move |may_wait| {
-        let matches = |code: i64| tags.as_ref().is_none_or(|tags| tags.contains(&code));
+        let matches = |code: i64| filter.matches_tag(code);
+        let selects = |text: &[u8]| match &filter {
+            Filter::Sql(selector) => selector.matches(message::properties(text)),
+            Filter::All | Filter::Tags(_) => true,
+        };
+        let properties: Option<&PropertiesFilter<'_>> = match &filter {
+            Filter::Sql(_) => Some(&selects),
+            Filter::All | Filter::Tags(_) => None,
+        };
         store.read_queue(&ReadRequest {
             key,
             offset,
             max_messages,
             max_bytes,
             filter: &matches,
+            properties,
             store_host,
             may_wait,
         })
@@ -313,10 +368,12 @@ mod tests {
 
     #[test]
     fn tag_expressions_are_sets_of_hashes() {
-        assert_eq!(tag_hashes("*"), None);
-        assert_eq!(tag_hashes("  "), None);
-        let tags = tag_hashes("TagA || TagB||").unwrap();
+        assert!(matches!(tag_hashes("*"), Filter::All));
+        assert!(matches!(tag_hashes("  "), Filter::All));
+        let Filter::Tags(tags) = tag_hashes("TagA || TagB||") else {
+            panic!("two tags are a filter");
+        };
         let expected = ["TagA", "TagB"].map(|t| i64::from(gantry_protocol::hash::java_hash(t)));
-        assert_eq!(tags, HashSet::from(expected));
+        assert_eq!(*tags, HashSet::from(expected));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_protocol::headers::SendRequest;
@@ -27,6 +28,10 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// RocketMQ's default region, which clients expect back.
 const REGION: &str = "DefaultRegion";
+
+/// How long a send waits for room among the bytes under way, from the moment it was read: as long as RocketMQ
+/// lets one wait in its queue. What was read behind it has waited as long, and is refused at once.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
 
 /// Rows, hashes and heads that a message costs in the log beside its parts, about.
 const OVERHEAD_BYTES: usize = 200;
@@ -255,7 +260,7 @@ async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, re
         return refuse(group, request, &failure);
     }
     let born_host = request.caller.peer;
-    let deadline = request.caller.received + forward::hold_budget(request.code());
+    let deadline = request.caller.received + ROOM_WAIT;
     let mut done = answer_when_done(broker, group, request, &accepted);
     loop {
         let encode = |batch: &mut BatchBuilder| {

@@ -98,7 +98,7 @@ async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request) -> 
         }
         RequestCode::UNREGISTER_CLIENT => heartbeat::unregister(sessions, request),
         RequestCode::GET_CONSUMER_LIST_BY_GROUP => heartbeat::members(sessions, request),
-        RequestCode::CHECK_CLIENT_CONFIG => heartbeat::check_subscription(request),
+        RequestCode::CHECK_CLIENT_CONFIG => heartbeat::check_subscription(&broker.filters, request),
         RequestCode::GET_ROUTEINFO_BY_TOPIC => routing::route(routes, request).await,
         RequestCode::GET_BROKER_CLUSTER_INFO => routing::cluster(routes, request),
         RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => routing::all_topics(routes, request),

@@ -68,16 +68,20 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     pub(crate) fn encode(image: &Image) -> Self {
-        let body = codec::encode(image);
+        Self {
+            applied: image.applied,
+            bytes: Bytes::from(Self::seal(&codec::encode(image))),
+        }
+    }
+
+    /// The header, and the body behind it.
+    pub(crate) fn seal(body: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC.to_le_bytes());
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        Self {
-            applied: image.applied,
-            bytes: Bytes::from(bytes),
-        }
+        bytes.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+        bytes.extend_from_slice(body);
+        bytes
     }
 
     /// Checks and decodes.

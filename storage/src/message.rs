@@ -360,6 +360,41 @@ pub(crate) fn store_time_of_prefix(prefix: &[u8]) -> Result<u64, NotAMessage> {
     Ok(u64_at(prefix, AT_BORN_HOST + born_host_bytes(prefix)))
 }
 
+/// Bytes from the start of a message that hold everything up to the length of the body.
+pub(crate) const BODY_PREFIX_BYTES: usize =
+    AT_BORN_HOST + HOST_V6_BYTES + AFTER_BORN_HOST_BYTES + 4;
+
+/// Where the body ends, from the first [`BODY_PREFIX_BYTES`] of a message, or all of a smaller one.
+pub(crate) fn body_end_of_prefix(prefix: &[u8]) -> Result<usize, NotAMessage> {
+    if prefix.len() < MESSAGE_BYTES_MIN {
+        return Err(NotAMessage("it is too short"));
+    }
+    check_magic(prefix)?;
+    let at = AT_BORN_HOST + born_host_bytes(prefix) + AFTER_BORN_HOST_BYTES;
+    let length = prefix
+        .get(at..at + 4)
+        .ok_or(NotAMessage("it is too short"))?;
+    Ok(at + 4 + u32_at(length, 0) as usize)
+}
+
+/// The properties in `texts`, which is everything behind the body of the message that begins with `prefix`.
+pub(crate) fn properties_behind_body<'a>(
+    prefix: &[u8],
+    texts: &'a [u8],
+) -> Result<&'a [u8], NotAMessage> {
+    let truncated = NotAMessage("it ends within a field");
+    let width = if u32_at(prefix, AT_MAGIC) == MAGIC_V2 {
+        2
+    } else {
+        1
+    };
+    let mut rest = texts;
+    let topic = take_length(&mut rest, width).ok_or(truncated)?;
+    rest = rest.get(topic..).ok_or(truncated)?;
+    let properties = take_length(&mut rest, 2).ok_or(truncated)?;
+    rest.get(..properties).ok_or(truncated)
+}
+
 fn check_magic(bytes: &[u8]) -> Result<(), NotAMessage> {
     let magic = u32_at(bytes, AT_MAGIC);
     if magic != MAGIC_V1 && magic != MAGIC_V2 {
@@ -417,9 +452,11 @@ pub fn properties(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// The value of the first property called `name`; `None` also if it is not UTF-8.
+/// The value of a property, of the last one if there are several of the name, as clients read it; `None` also
+/// if it is not UTF-8.
 pub fn property<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
-    let (_, value) = properties(text).find(|(found, _)| *found == name.as_bytes())?;
+    let named = properties(text).filter(|(found, _)| *found == name.as_bytes());
+    let (_, value) = named.last()?;
     str::from_utf8(value).ok()
 }
 
@@ -478,11 +515,11 @@ pub struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    /// As with [`property`], the first of a name counts, and is none if it is not UTF-8.
+    /// As with [`property`], the last of a name counts, and is none if it is not UTF-8.
     pub fn of(properties_text: &'a [u8]) -> Self {
         let (mut tag, mut unique_key, mut key_words) = (None, None, None);
         for (name, value) in properties(properties_text) {
-            let first = if name == PROPERTY_TAGS.as_bytes() {
+            let found = if name == PROPERTY_TAGS.as_bytes() {
                 &mut tag
             } else if name == PROPERTY_UNIQUE_KEY.as_bytes() {
                 &mut unique_key
@@ -491,7 +528,7 @@ impl<'a> Terms<'a> {
             } else {
                 continue;
             };
-            first.get_or_insert(value);
+            *found = Some(value);
         }
         let text = |value: Option<&'a [u8]>| value.and_then(|value| str::from_utf8(value).ok());
         Self {
@@ -649,8 +686,8 @@ mod tests {
         assert_eq!(keys(text).collect::<Vec<_>>(), ["U1", "a", "b"]);
         assert_eq!(Terms::of(text).tags_code(), i64::from(java_hash("TagA")));
         assert_eq!(Terms::of(b"").tags_code(), 0);
-        let twice = b"UNIQ_KEY\x01\xFF\x02TAGS\x01A\x02KEYS\x01k\x02UNIQ_KEY\x01U\x02TAGS\x01B";
-        assert_eq!(Terms::of(twice).tags_code(), 65);
+        let twice = b"UNIQ_KEY\x01U\x02TAGS\x01A\x02KEYS\x01k\x02UNIQ_KEY\x01\xFF\x02TAGS\x01B";
+        assert_eq!(Terms::of(twice).tags_code(), 66, "the last one counts");
         assert_eq!(keys(twice).collect::<Vec<_>>(), ["k"]);
         assert_eq!(java_hash("polygenelubricants"), i32::MIN);
         assert_eq!(java_hash("\u{1F600}"), 0xD83D * 31 + 0xDE00);

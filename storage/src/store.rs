@@ -13,6 +13,7 @@
 
 mod maintain;
 mod open;
+mod properties;
 mod read;
 mod search;
 mod snapshot;
@@ -36,7 +37,7 @@ use crate::queue_offsets::{QueueBounds, QueueKey};
 use crate::table_copy::TableCopy;
 use crate::tables::Tables;
 
-pub use read::{QueueRead, ReadRequest, ReadStatus};
+pub use read::{PropertiesFilter, QueueRead, ReadRequest, ReadStatus};
 pub use search::{KeyQuery, TimeBoundary};
 pub use snapshot::Snapshot;
 pub use state::{Applied, AppliedMembership, AppliedRow, Arrival, RowResult};

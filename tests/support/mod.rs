@@ -138,11 +138,15 @@ impl Connection {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// The next answer.
+    /// The next answer; what the broker asks of its clients is passed over.
     pub async fn answer(&mut self) -> RemotingCommand {
         loop {
             if let Some(frame) = frame::cut(&mut self.buffer).unwrap() {
-                return RemotingCommand::decode(frame).unwrap();
+                let command = RemotingCommand::decode(frame).unwrap();
+                if command.is_response() {
+                    return command;
+                }
+                continue;
             }
             let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
             let count = read.await.expect("an answer in time").unwrap();

@@ -55,7 +55,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Kind> {
+    pub(super) fn from_byte(byte: u8) -> Option<Kind> {
         Some(match byte {
             1 => Kind::Hello,
             2 => Kind::Welcome,
@@ -111,6 +111,11 @@ impl FrameReader {
     /// Takes frames of any allowed size from now on: the peer has proved who it is.
     pub(super) fn trust(&mut self) {
         self.frame_bytes_max = FRAME_BYTES_MAX;
+    }
+
+    /// Bytes that are allocated for what is being read.
+    pub(super) fn room(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// The next frame, or `None` at the end of the stream. May be cancelled and called again.
@@ -221,17 +226,19 @@ pub(super) fn encode_head(head: Head, body_len: usize) -> Bytes {
 
 /// The two halves of a connection, framed; large frames are refused until the reader trusts the peer.
 pub(super) fn framed(connection: Connection) -> (FrameReader, FrameWriter) {
-    let reader = FrameReader {
-        reader: connection.reader,
+    let writer = FrameWriter {
+        writer: connection.writer,
+    };
+    (reader_of(connection.reader), writer)
+}
+
+/// Frames out of a stream of bytes whose sender is not trusted yet.
+pub(super) fn reader_of(reader: Box<dyn AsyncRead + Send + Sync + Unpin>) -> FrameReader {
+    FrameReader {
+        reader,
         buffer: BytesMut::new(),
         frame_bytes_max: GREETING_BYTES_MAX,
-    };
-    (
-        reader,
-        FrameWriter {
-            writer: connection.writer,
-        },
-    )
+    }
 }
 
 pub(super) fn invalid(reason: impl Into<String>) -> io::Error {

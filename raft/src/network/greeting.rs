@@ -261,3 +261,15 @@ fn expect<T: for<'de> Deserialize<'de>>(kind: Kind, wanted: Kind, body: &[u8]) -
     }
     bincode::deserialize(body).map_err(|e| invalid(format!("{wanted:?}: {e}")))
 }
+
+/// For `testing`.
+pub(super) fn hello_again(body: &[u8]) -> Option<Bytes> {
+    let hello: Hello = expect(Kind::Hello, Kind::Hello, body).ok()?;
+    Some(encode(&hello))
+}
+
+/// For `testing`.
+pub(super) fn welcome_again(body: &[u8]) -> Option<Bytes> {
+    let welcome: Welcome = expect(Kind::Welcome, Kind::Welcome, body).ok()?;
+    Some(encode(&welcome))
+}

@@ -11,6 +11,7 @@ mod link;
 mod memory;
 mod peers;
 mod server;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -440,3 +440,8 @@ fn decode_begin(mut body: Bytes) -> Result<Begin, DecodeError> {
         crc,
     })
 }
+
+/// For `testing`: the length that a peer announces before a snapshot.
+pub(super) fn announced_snapshot(body: Bytes) -> Option<u64> {
+    decode_begin(body).ok().map(|begin| begin.length)
+}

@@ -437,6 +437,7 @@ impl Node {
             max_messages: 1,
             max_bytes: 1 << 20,
             filter: &|_| true,
+            properties: None,
             store_host: "192.0.2.9:1".parse().unwrap(),
             may_wait: true,
         };

@@ -113,6 +113,7 @@ impl Ground {
                     topic: queue.topic.clone(),
                     queue: queue.id,
                     consumer: String::new(),
+                    sql: None,
                 };
                 of_group.push(match last {
                     true => self.client.max_offset(&at).await?,

@@ -142,6 +142,7 @@ fn pull(bencher: Bencher, store: &Store, queues: u16) {
                 max_messages: PULL_MESSAGES,
                 max_bytes: 1 << 20,
                 filter: &|_| true,
+                properties: None,
                 store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911),
                 may_wait: true,
             };

@@ -13,6 +13,7 @@ mod blocks;
 mod cold;
 mod cursor;
 mod format;
+pub(crate) mod formats;
 mod group;
 mod hard_state;
 mod log;

@@ -247,9 +247,10 @@ impl<'a> Walk<'a> {
     /// Walks from the start of the log to its end; returns what was torn there.
     fn run(&mut self, bases: &[PhysicalOffset]) -> Result<Option<&'static str>, OpenError> {
         let mut base = segment_base(self.end.next_offset, self.segment_bytes);
-        // The first record may have been too large for the rest of the segment in which the log begins.
+        // The first record may have been too large for the rest of the segment in which the log begins. It
+        // always fits into a whole one: if the log begins with a segment, that is where its first record is.
         let after = base.plus(self.segment_bytes);
-        if !bases.contains(&base) && bases.contains(&after) {
+        if self.end.next_offset > base && !bases.contains(&base) && bases.contains(&after) {
             base = after;
         }
         let mut torn = None;

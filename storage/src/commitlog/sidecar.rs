@@ -82,7 +82,7 @@ impl Sidecar {
         Ok(Self::decode(&bytes))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.store_time_ms.to_le_bytes());
@@ -102,7 +102,7 @@ impl Sidecar {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (header, entries) = bytes.split_at_checked(HEADER_BYTES)?;
         let whole = entries.len().is_multiple_of(ENTRY_BYTES)
             && header[0..4] == MAGIC.to_le_bytes()

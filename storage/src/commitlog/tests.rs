@@ -559,6 +559,21 @@ fn damage_below_the_mark_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
+fn a_log_whose_first_segment_is_missing_is_refused() {
+    let fixture = Fixture::cold();
+    let mut open = fixture.open();
+    for index in 1..=100 {
+        open.write(records(1, index..=index));
+    }
+    open.log.shutdown();
+    while open.writer.run_once() != Turn::Stopped {}
+    drop(open);
+    std::fs::remove_file(fixture.path().join(format!("{:020}.log", 0))).unwrap();
+    let error = fixture.try_open().err().unwrap();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[test]
 fn segments_without_a_mark_and_another_segment_size_are_refused() {
     let mut fixture = Fixture::new();
     let mut open = fixture.open();

@@ -6,6 +6,7 @@
 
 mod files;
 mod format;
+pub(crate) mod formats;
 mod pending;
 
 pub(crate) use files::KeyFiles;

@@ -16,6 +16,9 @@ use crate::queue_offsets::{QueueBounds, QueueKey};
 /// Fewest units that a read may look at, so that a filter that matches little does not crawl.
 const SCAN_UNITS_MIN: usize = 800;
 
+/// Whether a message with this properties text is wanted.
+pub type PropertiesFilter<'a> = dyn Fn(&[u8]) -> bool + 'a;
+
 /// What to read from a queue.
 pub struct ReadRequest<'a> {
     /// The queue.
@@ -28,6 +31,9 @@ pub struct ReadRequest<'a> {
     pub max_bytes: usize,
     /// Which tags codes match.
     pub filter: &'a dyn Fn(i64) -> bool,
+    /// Which of those match by their properties text; `None`: all. Reads the properties of every message that
+    /// is looked at, and the rest only of those that match.
+    pub properties: Option<&'a PropertiesFilter<'a>>,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,
     /// Whether the disk may be waited for.
@@ -96,7 +102,7 @@ impl Store {
         let mut selection = Selection::from(request.offset);
         let mut units = found.units;
         loop {
-            selection.take(request, &units);
+            selection.take(self, request, &units)?;
             if selection.full || units.len() < scan || selection.seen >= SCAN_UNITS_MIN {
                 break;
             }
@@ -239,6 +245,18 @@ fn outside(bounds: Option<QueueBounds>, offset: QueueOffset) -> Option<QueueRead
     })
 }
 
+/// Whether the message at `unit` is asked for. One that was retired is not.
+fn matches(store: &Store, request: &ReadRequest<'_>, unit: &Unit) -> Result<bool, ReadError> {
+    if !(request.filter)(unit.tags_code) {
+        return Ok(false);
+    }
+    let Some(wanted) = request.properties else {
+        return Ok(true);
+    };
+    let properties = store.properties_at(unit, request.may_wait)?;
+    Ok(properties.is_some_and(|text| wanted(&text)))
+}
+
 /// The messages to return, and where to go on.
 struct Selection {
     spans: Vec<Span>,
@@ -264,14 +282,19 @@ impl Selection {
     }
 
     /// Looks at the units that come next.
-    fn take(&mut self, request: &ReadRequest<'_>, units: &[Unit]) {
+    fn take(
+        &mut self,
+        store: &Store,
+        request: &ReadRequest<'_>,
+        units: &[Unit],
+    ) -> Result<(), ReadError> {
         for unit in units {
-            if (request.filter)(unit.tags_code) {
+            if matches(store, request, unit)? {
                 let size = unit.size as usize;
                 let larger = self.bytes + size > request.max_bytes;
                 if self.count > 0 && (self.count >= request.max_messages || larger) {
                     self.full = true;
-                    return;
+                    return Ok(());
                 }
                 self.add(unit.offset, size);
             }
@@ -279,6 +302,7 @@ impl Selection {
             self.next_offset = self.next_offset.next();
         }
         self.full = self.count >= request.max_messages.max(1);
+        Ok(())
     }
 
     fn add(&mut self, offset: PhysicalOffset, size: usize) {

@@ -175,6 +175,7 @@ fn filters_and_limits_decide_what_a_read_returns() {
             max_messages,
             max_bytes,
             filter,
+            properties: None,
             store_host: HOST,
             may_wait: true,
         };

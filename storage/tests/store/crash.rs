@@ -112,6 +112,7 @@ impl Group {
                 max_messages: 1,
                 max_bytes: 1,
                 filter: &|_| true,
+                properties: None,
                 store_host: HOST,
                 may_wait: true,
             };

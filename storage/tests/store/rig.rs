@@ -182,6 +182,7 @@ impl Rig {
                 max_messages,
                 max_bytes: 1 << 20,
                 filter: &|_| true,
+                properties: None,
                 store_host: HOST,
                 may_wait: true,
             })

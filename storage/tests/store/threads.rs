@@ -109,6 +109,7 @@ fn read(store: &Store, key: QueueKey, offset: u64) -> QueueRead {
         max_messages: 32,
         max_bytes: 1 << 20,
         filter: &|_| true,
+        properties: None,
         store_host: HOST,
         may_wait: true,
     };

@@ -122,6 +122,7 @@ fn dump(
             max_messages: 1_000,
             max_bytes: 1 << 20,
             filter: &|_| true,
+            properties: None,
             store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
             may_wait: true,
         });

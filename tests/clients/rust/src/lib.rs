@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rocketmq_client_rust::prelude::{ClientConfig, DefaultMQProducer, DefaultMQPushConsumer};
 use rocketmq_client_rust::{
     ClientRuntime, ClientRuntimeConfig, ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus,
-    ConsumeOrderlyContext, ConsumeOrderlyStatus, DefaultMQPullConsumer, MQPushConsumer, SendResult,
-    SendStatus,
+    ConsumeOrderlyContext, ConsumeOrderlyStatus, DefaultMQPullConsumer, MQPushConsumer,
+    MessageSelector, SendResult, SendStatus,
 };
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
 use rocketmq_model::common::message::message_ext::MessageExt;
@@ -194,10 +194,16 @@ impl World {
             .message_model(subscription.model)
             .consume_from_where(subscription.from)
             .build();
-        consumer
-            .subscribe(subscription.topic, subscription.expression)
-            .await
-            .expect("subscribed");
+        let (topic, expression) = (subscription.topic, subscription.expression);
+        let subscribed = if subscription.sql {
+            let selector = MessageSelector::by_sql(expression);
+            consumer
+                .subscribe_with_selector(topic, Some(selector))
+                .await
+        } else {
+            consumer.subscribe(topic, expression).await
+        };
+        subscribed.expect("subscribed");
         let (sink, orderly_sink) = (recorder.clone(), recorder.clone());
         if subscription.orderly {
             consumer.register_message_listener_orderly(
@@ -226,8 +232,10 @@ pub struct Subscription<'a> {
     pub group: &'a str,
     /// Topic.
     pub topic: &'a str,
-    /// Tags, `*` for all.
+    /// Tags, `*` for all; or SQL92.
     pub expression: &'a str,
+    /// Whether the expression is SQL92.
+    pub sql: bool,
     /// Whether each queue is consumed in order under its lock.
     pub orderly: bool,
     /// Clustering or broadcasting.
@@ -243,6 +251,7 @@ impl<'a> Subscription<'a> {
             group,
             topic,
             expression: "*",
+            sql: false,
             orderly: false,
             model: MessageModel::Clustering,
             from: ConsumeFromWhere::ConsumeFromFirstOffset,

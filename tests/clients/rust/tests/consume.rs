@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use rocketmq_client_rust::PullStatus;
 use rocketmq_client_rust::prelude::{DefaultLitePullConsumer, DefaultMQProducer};
+use rocketmq_client_rust::{MessageSelector, PullStatus};
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_protocol::protocol::heartbeat::message_model::MessageModel;
@@ -98,6 +98,48 @@ async fn poll_until(consumer: &DefaultLitePullConsumer, wanted: &[String]) -> Ve
         got.extend(consumer.poll_with_timeout(500).await.iter().map(text));
     }
     got
+}
+
+#[test]
+fn sql_filters_apply_to_pulls_and_to_push_consumers() {
+    in_world(|world| async move {
+        let (topic, queues) = world.topic(1).await;
+        let mut producer = world.producer().await;
+        let mut red = Vec::new();
+        for i in 0..6 {
+            let prefix = format!("red{i}");
+            red.extend(send_to_all(&producer, &topic, &queues, &prefix).await);
+            send_all(&producer, &topic, &[format!("blue{i}")], "blue").await;
+        }
+        let expression = "TAGS IN ('tag', 'other') AND NOT (TAGS CONTAINS 'blue') AND gone IS NULL";
+        let puller = world.puller().await;
+        let mut pulled = Vec::new();
+        for queue in &queues {
+            let selector = MessageSelector::by_sql(expression);
+            let result = puller.pull_with_selector(queue, selector, 0, 32).await;
+            let result = result.expect("pulled");
+            pulled.extend(result.msg_found_list().unwrap_or_default().iter().map(text));
+        }
+        assert_eq!(sorted(&pulled), sorted(&red));
+
+        let group = fresh("group");
+        let subscription = Subscription {
+            expression,
+            sql: true,
+            ..Subscription::new(&group, &topic)
+        };
+        let (mut consumer, received) = world.consumer(subscription).await;
+        received.wait_for(&red).await;
+        // Now its pulls wait; what comes is filtered as well.
+        send_all(&producer, &topic, &numbered("late-blue", 3), "blue").await;
+        let late = send_to_all(&producer, &topic, &queues, "late-red").await;
+        received.wait_for(&late).await;
+        red.extend(late);
+        assert_eq!(sorted(&received.bodies()), sorted(&red));
+        consumer.shutdown().await;
+        producer.shutdown().await;
+        puller.shutdown().await.expect("pull consumer ends");
+    });
 }
 
 #[test]
