@@ -19,7 +19,7 @@ use super::transport::Connection;
 use crate::types::{GroupId, NodeNumber};
 
 /// Version of everything that peers say to each other.
-const PEER_FORMAT: u16 = 1;
+const PEER_FORMAT: u16 = 2;
 
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 

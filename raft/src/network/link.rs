@@ -3,23 +3,30 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::frame::{FrameReader, FrameWriter, Head, Kind};
+use super::frame::{Frame, FrameReader, FrameWriter, Head, Kind, invalid};
 use super::greeting::{Class, Identity, greet};
+use super::peers::Method;
 use super::transport::Transport;
 use crate::error::CallError;
 use crate::types::{GroupId, NodeNumber};
 
 /// Calls that may wait for the socket; more wait in `call` itself.
 const QUEUED_CALLS: usize = 256;
+
+/// Id of the call with which a connection begins.
+const CLOCK_CALL_ID: u64 = 0;
+
+/// A peer that does not tell its clock for so long is not connected.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
@@ -47,10 +54,13 @@ pub(super) struct Call {
     pub method: u8,
     pub group: GroupId,
     pub body: Vec<Bytes>,
+    /// The receiver must not begin with it after the caller's deadline. Raft's own messages may come late.
+    pub expires: bool,
 }
 
 struct Outgoing {
     call: Call,
+    deadline: Instant,
     reply: oneshot::Sender<Result<Bytes, CallError>>,
 }
 
@@ -107,7 +117,12 @@ impl Link {
             return Err(CallError::Unreachable(self.peer));
         }
         let (reply, answer) = oneshot::channel();
-        let queued = timeout_at(deadline, self.outgoing.send(Outgoing { call, reply })).await;
+        let outgoing = Outgoing {
+            call,
+            deadline,
+            reply,
+        };
+        let queued = timeout_at(deadline, self.outgoing.send(outgoing)).await;
         if !matches!(queued, Ok(Ok(()))) {
             return Err(CallError::Unreachable(self.peer));
         }
@@ -115,6 +130,39 @@ impl Link {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(CallError::Unanswered(self.peer)),
         }
+    }
+}
+
+/// The receiver's clock as the caller knows it. A call may wait in a connection for as long as the network is cut,
+/// and its caller has long reported that the outcome is unknown when it arrives. So it says until when, by the clock
+/// of its receiver, it may be begun. Every reply tells that clock; it was read before the reply came, so what
+/// is computed from it is too early by a way through the network, and never too late.
+struct PeerClock {
+    origin: Instant,
+    /// What to add to the time since `origin`; microseconds.
+    offset_us: AtomicI64,
+}
+
+impl PeerClock {
+    fn new() -> PeerClock {
+        PeerClock {
+            origin: Instant::now(),
+            offset_us: AtomicI64::new(0),
+        }
+    }
+
+    /// A reply that was sent when the peer's clock said `peer_us` has come.
+    fn heard(&self, peer_us: u64) {
+        let own_us = self.origin.elapsed().as_micros() as i64;
+        self.offset_us
+            .store(peer_us as i64 - own_us, Ordering::Relaxed);
+    }
+
+    /// What the peer's clock says at `at`, or a little less.
+    fn at(&self, at: Instant) -> u64 {
+        let own_us = (at - self.origin).as_micros() as i64;
+        let peer_us = own_us.saturating_add(self.offset_us.load(Ordering::Relaxed));
+        peer_us.max(0) as u64
     }
 }
 
@@ -161,7 +209,7 @@ impl Worker {
         let mut refused = None;
         loop {
             match self.connect().await {
-                Ok((reader, writer, boot)) => {
+                Ok((connection, clock, boot)) => {
                     if known_boot.is_some_and(|known| known != boot) {
                         self.tell(PeerEvent::Gone { node: self.peer });
                     }
@@ -174,7 +222,7 @@ impl Worker {
                         node: self.peer,
                         boot,
                     });
-                    if !self.serve(reader, writer).await {
+                    if !self.serve(connection, clock).await {
                         return;
                     }
                 }
@@ -205,9 +253,10 @@ impl Worker {
         }
     }
 
-    async fn connect(&self) -> io::Result<(FrameReader, FrameWriter, u64)> {
+    async fn connect(&self) -> io::Result<((FrameReader, FrameWriter), PeerClock, u64)> {
         let connection = self.transport.connect(self.peer).await?;
-        let (reader, writer, peer) = greet(connection, &self.identity, self.class, 0).await?;
+        let (mut reader, mut writer, peer) =
+            greet(connection, &self.identity, self.class, 0).await?;
         if peer.node != self.peer {
             let reason = format!(
                 "node {} answers at the address of node {}: check `peers`",
@@ -215,31 +264,54 @@ impl Worker {
             );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
         }
-        Ok((reader, writer, peer.boot))
+        let clock = PeerClock::new();
+        let asked = ask_clock(&mut reader, &mut writer, &clock);
+        timeout_at(Instant::now() + CLOCK_TIMEOUT, asked).await??;
+        Ok(((reader, writer), clock, peer.boot))
     }
 
     /// Carries calls until the connection ends; false when the handle is gone.
-    async fn serve(&mut self, reader: FrameReader, mut writer: FrameWriter) -> bool {
+    async fn serve(
+        &mut self,
+        (reader, mut writer): (FrameReader, FrameWriter),
+        clock: PeerClock,
+    ) -> bool {
         let pending = Arc::new(Pending::default());
-        let mut reading = tokio::spawn(read_replies(reader, self.peer, pending.clone()));
-        let mut next_id = 0;
+        let clock = Arc::new(clock);
+        let replies = read_replies(reader, self.peer, (pending.clone(), clock.clone()));
+        let mut reading = tokio::spawn(replies);
+        let mut next_id = CLOCK_CALL_ID;
         let alive = loop {
             let outgoing = tokio::select! {
                 outgoing = self.queue.recv() => outgoing,
                 _ = &mut reading => break true,
             };
-            let Some(Outgoing { call, reply }) = outgoing else {
+            let Some(outgoing) = outgoing else {
                 break false;
             };
+            let Outgoing {
+                call,
+                deadline,
+                reply,
+            } = outgoing;
             next_id += 1;
             pending.insert(next_id, reply);
+            let not_after = if call.expires {
+                clock.at(deadline)
+            } else {
+                u64::MAX
+            };
             let head = Head {
                 kind: Kind::Call,
                 method: call.method,
                 group: call.group,
                 id: next_id,
             };
-            if writer.write(head, &call.body).await.is_err() {
+            if writer
+                .write(head, &expiring(not_after, call.body))
+                .await
+                .is_err()
+            {
                 break true;
             }
         };
@@ -280,20 +352,60 @@ fn proves_absence(error: &io::Error) -> bool {
     )
 }
 
-async fn read_replies(mut reader: FrameReader, peer: NodeNumber, pending: Arc<Pending>) {
+/// The body of a call: until when it may be begun, and what it says.
+fn expiring(not_after_us: u64, mut body: Vec<Bytes>) -> Vec<Bytes> {
+    body.insert(0, Bytes::copy_from_slice(&not_after_us.to_le_bytes()));
+    body
+}
+
+/// The first call of a connection, so that the next ones can say until when.
+async fn ask_clock(
+    reader: &mut FrameReader,
+    writer: &mut FrameWriter,
+    clock: &PeerClock,
+) -> io::Result<()> {
+    let head = Head {
+        kind: Kind::Call,
+        method: Method::CLOCK,
+        group: 0,
+        id: CLOCK_CALL_ID,
+    };
+    writer.write(head, &expiring(u64::MAX, Vec::new())).await?;
+    let frame = reader.read().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    take_clock(frame, clock).map(drop)
+}
+
+/// Takes the sender's clock from the body of a reply or failure.
+fn take_clock(mut frame: Frame, clock: &PeerClock) -> io::Result<Frame> {
+    if !matches!(frame.head.kind, Kind::Reply | Kind::Failure) {
+        return Err(invalid(format!(
+            "{:?} where a reply belongs",
+            frame.head.kind
+        )));
+    }
+    let peer_us = frame
+        .body
+        .try_get_u64_le()
+        .map_err(|_| invalid("a reply without a clock"))?;
+    clock.heard(peer_us);
+    Ok(frame)
+}
+
+async fn read_replies(
+    mut reader: FrameReader,
+    peer: NodeNumber,
+    (pending, clock): (Arc<Pending>, Arc<PeerClock>),
+) {
     loop {
-        match reader.read().await {
-            Ok(Some(frame)) => match frame.head.kind {
-                Kind::Reply => pending.complete(frame.head.id, Ok(frame.body)),
-                Kind::Failure => {
-                    let reason = String::from_utf8_lossy(&frame.body).into_owned();
-                    pending.complete(frame.head.id, Err(CallError::Refused(peer, reason)));
-                }
-                kind => {
-                    tracing::warn!(node = peer, ?kind, "unexpected frame from a peer");
-                    return;
-                }
-            },
+        let read = reader.read().await;
+        match read.and_then(|frame| frame.map(|frame| take_clock(frame, &clock)).transpose()) {
+            Ok(Some(frame)) if frame.head.kind == Kind::Reply => {
+                pending.complete(frame.head.id, Ok(frame.body));
+            }
+            Ok(Some(frame)) => {
+                let reason = String::from_utf8_lossy(&frame.body).into_owned();
+                pending.complete(frame.head.id, Err(CallError::Refused(peer, reason)));
+            }
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(node = peer, %error, "connection to a peer ended");

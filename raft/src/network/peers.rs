@@ -27,6 +27,8 @@ impl Method {
     pub(crate) const GROUP_STATE: u8 = 5;
     /// A replica with an empty directory asks the leader to become a member.
     pub(crate) const ADMIT: u8 = 6;
+    /// Nothing but the clock that every reply tells.
+    pub(crate) const CLOCK: u8 = 7;
     pub(crate) const APPLICATION: u8 = 16;
 }
 
@@ -96,7 +98,7 @@ impl Peers {
     }
 
     /// Calls the process above this crate on `node`; `method` counts from 0. The body is sent in
-    /// pieces, without a copy.
+    /// pieces, without a copy. The node does not begin with it after `deadline`, however long it was on its way.
     pub async fn call(
         &self,
         node: NodeNumber,
@@ -113,6 +115,7 @@ impl Peers {
                     method,
                     group,
                     body,
+                    expires: true,
                 },
                 deadline,
             )
@@ -135,6 +138,7 @@ impl Peers {
                     method,
                     group,
                     body,
+                    expires: false,
                 },
                 deadline,
             )

@@ -11,6 +11,7 @@ use openraft::raft::StreamAppendResult;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::append::{
     Append, decode_append, decode_transfer, decode_vote_request, encode_appended,
@@ -166,28 +167,36 @@ impl PeerServer {
             ..
         } = accepted;
         let (replies, mut outgoing) = mpsc::channel::<(Head, Vec<Bytes>)>(CALLS_IN_WORK);
+        let origin = Instant::now();
+        let clock_us = move || origin.elapsed().as_micros() as u64;
         let writing = async move {
-            while let Some((head, body)) = outgoing.recv().await {
+            while let Some((head, mut body)) = outgoing.recv().await {
+                body.insert(0, Bytes::copy_from_slice(&clock_us().to_le_bytes()));
                 writer.write(head, &body).await?;
             }
             Ok::<(), io::Error>(())
         };
         let reading = async move {
             let mut in_work = JoinSet::new();
-            while let Some(frame) = reader.read().await? {
+            while let Some(mut frame) = reader.read().await? {
                 if frame.head.kind != Kind::Call {
                     return Err(invalid(format!(
                         "{:?} where a call belongs",
                         frame.head.kind
                     )));
                 }
+                let not_after_us = get_u64(&mut frame.body)?;
                 while in_work.len() >= CALLS_IN_WORK {
                     in_work.join_next().await;
                 }
                 while in_work.try_join_next().is_some() {}
                 let (server, replies) = (self.clone(), replies.clone());
                 in_work.spawn(async move {
-                    let (head, body) = server.answer(peer.node, frame).await;
+                    let (head, body) = if clock_us() > not_after_us {
+                        too_late(frame.head)
+                    } else {
+                        server.answer(peer.node, frame).await
+                    };
                     // The connection may have ended meanwhile; the caller has seen that.
                     drop(replies.send((head, body)).await);
                 });
@@ -258,6 +267,7 @@ impl PeerServer {
                 let answer = answers.next().await.ok_or("the group stopped")?;
                 Ok(vec![encode_appended(&answer.map_err(|e| e.to_string())?)])
             }
+            Method::CLOCK => Ok(Vec::new()),
             Method::GROUP_STATE | Method::ADMIT => {
                 let endpoint = self.endpoint(group);
                 let endpoint = endpoint.ok_or_else(|| format!("group {group} is not here"))?;
@@ -332,6 +342,12 @@ impl PeerServer {
             .write(Head::new(Kind::Reply, group, 0), &[vote])
             .await
     }
+}
+
+/// The answer to a call whose caller has given up meanwhile.
+fn too_late(call: Head) -> (Head, Vec<Bytes>) {
+    let reason = Bytes::from_static(b"the call came after its deadline and was not begun");
+    (Head::new(Kind::Failure, call.group, call.id), vec![reason])
 }
 
 /// One pipelined stream of appends. True when it ended in order and another may follow.

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use super::link::{Call, Link, PeerEvent};
 use super::memory::MemoryNetwork;
 use super::peers::Method;
 use super::server::{CallHandler, PeerServer};
-use super::transport::{Connection, split_tcp};
+use super::transport::{Connection, Transport, split_tcp};
 use crate::error::CallError;
 use crate::types::NodeNumber;
 
@@ -172,6 +173,7 @@ fn call(method: u8, body: &'static [u8]) -> Call {
         method,
         group: 0,
         body: vec![Bytes::from_static(body)],
+        expires: method >= Method::APPLICATION,
     }
 }
 
@@ -280,6 +282,53 @@ async fn calls_end_when_the_connection_ends_or_the_deadline_passes() {
     assert_eq!(next(&mut events).await, GONE);
     let dead = link.call(call(Method::APPLICATION, b""), soon()).await;
     assert!(matches!(dead, Err(CallError::Unreachable(2))), "{dead:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_was_on_its_way_for_too_long_is_not_begun() {
+    let network = MemoryNetwork::new();
+    let begun: Arc<AtomicUsize> = Arc::default();
+    let counting = begun.clone();
+    let calls: CallHandler = Arc::new(move |_, _, _, body| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move { Ok(vec![body]) })
+    });
+    let server = PeerServer::new(identity(2, 22), calls);
+    let _serving = tokio::spawn(server.serve(network.listen(2)));
+    let connection = network.transport(1).connect(2).await.unwrap();
+    let greeted = greet(connection, &identity(1, 11), Class::Calls, 0).await;
+    let (mut reader, mut writer, _) = greeted.unwrap();
+    let mut clock = None;
+    // Until when, by the receiver's clock, and whether it is begun.
+    let times = [(u64::MAX, true), (0, false), (60_000_000, true), (0, false)];
+    for (id, (from_now, is_begun)) in times.into_iter().enumerate() {
+        let not_after = clock.map_or(u64::MAX, |clock: u64| clock.saturating_add(from_now));
+        if !is_begun {
+            // The clock moves on before the call arrives.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let head = Head {
+            kind: Kind::Call,
+            method: Method::APPLICATION,
+            group: 0,
+            id: id as u64,
+        };
+        let until = Bytes::copy_from_slice(&not_after.to_le_bytes());
+        let body = [until, Bytes::from_static(b"do it")];
+        writer.write(head, &body).await.unwrap();
+        let mut answer = reader.read().await.unwrap().unwrap();
+        clock = Some(answer.body.get_u64_le());
+        let (kind, said) = match is_begun {
+            true => (Kind::Reply, &b"do it"[..]),
+            false => (
+                Kind::Failure,
+                &b"the call came after its deadline and was not begun"[..],
+            ),
+        };
+        assert_eq!((answer.head.kind, answer.head.id), (kind, id as u64));
+        assert_eq!(answer.body, said);
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gantry_storage::batch::{BatchBuilder, RowHead};
-use gantry_storage::commitlog::{Bounds, CommitLog, LeaderTag, Record, RecordKind, Turn, Writer};
+use gantry_storage::commitlog::{
+    Bounds, CommitLog, LeaderTag, Record, RecordKind, TailBudget, Turn, Writer,
+};
 use gantry_storage::fs::FileSystem;
 use gantry_storage::message::NewMessage;
 use gantry_storage::tables::{Command, OffsetCommit, TopicConfig};
@@ -34,7 +36,7 @@ pub(super) struct Ground {
 pub(super) fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 8 << 10,
-        tail_bytes: 0,
+        tail: TailBudget::new(0),
         spare_segments: 0,
         clock: Clock::new(|| Duration::ZERO),
         ..LogConfig::default()
