@@ -131,7 +131,7 @@ pub fn stay_on_one_processor() {
     let mut here = rustix::thread::CpuSet::new();
     here.set(rustix::thread::sched_getcpu());
     // It is only quicker.
-    drop(rustix::thread::sched_setaffinity(None, &here));
+    let _ = rustix::thread::sched_setaffinity(None, &here);
 }
 
 /// A process that runs a seed.

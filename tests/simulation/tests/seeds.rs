@@ -23,7 +23,9 @@ fn seeds_that_once_failed_pass() {
         let (seed, reason) = line.split_once(' ').unwrap();
         let (passed, text) = simulation(&["--seed", seed]);
         if !passed {
-            failed.push(format!("seed {seed}, which once failed because {reason}:\n{text}"));
+            failed.push(format!(
+                "seed {seed}, which once failed because {reason}:\n{text}"
+            ));
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
