@@ -491,6 +491,9 @@ fn raft_config(options: &ReplicaOptions) -> Result<openraft::Config, StartError>
         max_in_snapshot_log_to_keep: u64::MAX,
         api_channel_size: Some(256),
         enable_pre_vote: Some(true),
+        // A leader lets others have records before they are on its own disk. After a power cut they may
+        // have some that it has not: going on in the same term, it would give their places to others.
+        enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
     config

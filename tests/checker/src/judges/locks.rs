@@ -1,6 +1,6 @@
 //! A queue is locked by one client at a time, for as long as a lock holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Judge;
 use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
@@ -17,6 +17,8 @@ pub(super) struct Leases {
     lease_ns: u64,
     skew_ns: u64,
     grants: HashMap<Cursor, HashMap<String, Grant>>,
+    /// Owners of whom an unlock may still take effect, whatever they are granted meanwhile.
+    doubtful: HashSet<(Cursor, String)>,
 }
 
 impl Leases {
@@ -25,6 +27,7 @@ impl Leases {
             lease_ns: bounds.lease_ns,
             skew_ns: bounds.skew_ns,
             grants: HashMap::new(),
+            doubtful: HashSet::new(),
         }
     }
 
@@ -40,6 +43,12 @@ impl Leases {
             group: locks.group.clone(),
             queue: queue.clone(),
         };
+        if self
+            .doubtful
+            .contains(&(cursor.clone(), locks.owner.clone()))
+        {
+            return;
+        }
         let grants = self.grants.entry(cursor).or_default();
         let lease_ns = self.lease_ns;
         let skewed_at = moment.at.saturating_add(self.skew_ns);
@@ -59,6 +68,14 @@ impl Leases {
     }
 }
 
+/// What locks are of.
+fn cursors(locks: &Locks) -> impl Iterator<Item = Cursor> {
+    locks.queues.iter().map(|queue| Cursor {
+        group: locks.group.clone(),
+        queue: queue.clone(),
+    })
+}
+
 impl Judge for Leases {
     fn see(&mut self, moment: Moment, step: &Step<'_>, report: &mut Report) {
         match step {
@@ -67,14 +84,19 @@ impl Judge for Leases {
                 let Request::Unlock(locks) = &call.request else {
                     return;
                 };
-                for queue in &locks.queues {
-                    let cursor = Cursor {
-                        group: locks.group.clone(),
-                        queue: queue.clone(),
-                    };
+                for cursor in cursors(locks) {
                     if let Some(grants) = self.grants.get_mut(&cursor) {
                         grants.remove(&locks.owner);
                     }
+                }
+            }
+            Step::Ended {
+                call,
+                outcome: Outcome::Info,
+            } => {
+                if let Request::Unlock(locks) = &call.request {
+                    let doubtful = cursors(locks).map(|cursor| (cursor, locks.owner.clone()));
+                    self.doubtful.extend(doubtful);
                 }
             }
             Step::Ended {
