@@ -21,6 +21,14 @@ fix:
 test *FILTER:
     cargo test --workspace --locked {{ FILTER }}
 
+# Simulated clusters under faults: SEEDS is A..B; see docs/reliability.md.
+sim SEEDS="0..100" *ARGUMENTS:
+    cargo run --release --locked -p simulation -- --seeds {{ SEEDS }} {{ ARGUMENTS }}
+
+# Defects planted one at a time, each to be found by the simulation.
+sim-planted *ARGUMENTS:
+    cargo run --release --locked -p simulation --features planted-bugs -- --planted {{ ARGUMENTS }}
+
 # The micro benchmarks, or those whose name contains FILTER; with --test each runs once, untimed.
 bench *FILTER:
     cargo bench --workspace --locked --bench '*' -- {{ FILTER }}

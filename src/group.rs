@@ -11,7 +11,7 @@ use gantry_storage::commitlog::CommitLog;
 use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, CommandResult};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::appender::Appender;
 use crate::disk::Disk;
@@ -176,9 +176,11 @@ pub async fn wait_for_change(
     leadership: &mut watch::Receiver<Leadership>,
     deadline: Instant,
 ) -> bool {
-    let soon = Instant::now() + RETRY_INTERVAL;
-    // Either way the next attempt looks at what is so then.
-    drop(timeout_at(soon.min(deadline), leadership.changed()).await);
+    let soon = deadline.min(Instant::now() + RETRY_INTERVAL);
+    if let Ok(Err(_)) = timeout_at(soon, leadership.changed()).await {
+        // The replica has stopped, and there is no more news.
+        sleep_until(soon).await;
+    }
     Instant::now() < deadline
 }
 

@@ -240,11 +240,7 @@ impl CommitLog {
         }
         let located = self.read_stored(at, at.next(), usize::MAX)?;
         let located = located.first().ok_or(LogError::OutOfRange { index: at })?;
-        Ok(LogStart {
-            last_index: index,
-            last_tag: located.record.tag,
-            next_offset: located.end_offset(),
-        })
+        Ok(LogStart::after(located))
     }
 
     /// Forgets the records up to `index`, which must be in the log (or already purged: then nothing happens).

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use super::cold::Cold;
 use super::format::{LeaderTag, Located};
-use super::log::{Done, FlushObserver};
+use super::group::Group;
+use super::log::{Done, FlushObserver, FlushedGroup};
 use super::spares::Spares;
 use super::view::{LogStart, Truncation, View};
 use crate::config::LogConfig;
@@ -129,6 +130,26 @@ impl Shared {
             self.lock().view.saved(base, sidecar.entries.len(), epoch);
         }
         Ok(())
+    }
+
+    /// Counts a group that was written since `began`, and tells who wants to know.
+    pub(crate) fn count_group(&self, group: &Group, began: Duration) {
+        let records = group.records.len() as u64;
+        if records == 0 {
+            return;
+        }
+        let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
+        add(&self.counters.groups, 1);
+        add(&self.counters.records, records);
+        add(&self.counters.bytes, group.bytes);
+        if let Some(observer) = self.observer.get() {
+            let duration = self.config.clock.now().saturating_sub(began);
+            observer(&FlushedGroup {
+                bytes: group.bytes,
+                records,
+                duration,
+            });
+        }
     }
 
     /// Ends the wait of the writer.

@@ -26,6 +26,15 @@ pub struct LogStart {
 }
 
 impl LogStart {
+    /// Of a log that goes on after a record.
+    pub(super) fn after(located: &Located) -> Self {
+        Self {
+            last_index: Some(located.record.index),
+            last_tag: located.record.tag,
+            next_offset: located.end_offset(),
+        }
+    }
+
     /// The record before the log, if there is one.
     pub fn last(&self) -> Option<(LogIndex, LeaderTag)> {
         self.last_index.map(|index| (index, self.last_tag))

@@ -13,14 +13,13 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::blocks::{Blocks, zero};
 use super::format::{Header, LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES, segment_base};
 use super::group::{Alone, Group};
 use super::hard_state::HardState;
-use super::log::FlushedGroup;
 use super::mark::Mark;
 use super::segment::segment_path;
 use super::shared::Shared;
@@ -182,11 +181,7 @@ impl Writer {
         if planted(Bug::MarkAhead)
             && let Some(last) = group.records.last()
         {
-            self.mark.synced = LogStart {
-                last_index: Some(last.record.index),
-                last_tag: last.record.tag,
-                next_offset: last.end_offset(),
-            };
+            self.mark.synced = LogStart::after(last);
             self.write_mark()?;
         }
         self.write_records(&group.records, synchronous)?;
@@ -209,31 +204,13 @@ impl Writer {
             state.view.flushed_through(Some(last.record.index));
         }
         drop(state);
-        self.count_group(group, began);
+        self.shared.count_group(group, began);
         Ok(())
     }
 
-    fn count_group(&self, group: &Group, began: Duration) {
-        let records = group.records.len() as u64;
-        if records == 0 {
-            return;
-        }
-        let counters = &self.shared.counters;
-        add(&counters.groups, 1);
-        add(&counters.records, records);
-        add(&counters.bytes, group.bytes);
-        if let Some(observer) = self.shared.observer.get() {
-            let duration = self.shared.config.clock.now().saturating_sub(began);
-            observer(&FlushedGroup {
-                bytes: group.bytes,
-                records,
-                duration,
-            });
-        }
-    }
-
     fn count_syncs(&self, count: u64) {
-        add(&self.shared.counters.syncs, count);
+        let syncs = &self.shared.counters.syncs;
+        syncs.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Writes records that follow the current end, rolling where the segment changes.
@@ -318,11 +295,7 @@ impl Writer {
             for part in [&header[..], &record.payload, &PADDING[..padding]] {
                 blocks.push(&**file, part).map_err(poison)?;
             }
-            end = LogStart {
-                last_index: Some(record.index),
-                last_tag: record.tag,
-                next_offset: located.end_offset(),
-            };
+            end = LogStart::after(located);
         }
         if durably {
             let written = match blocks.write_durably(&**file) {
@@ -621,8 +594,4 @@ impl Drop for Writer {
             self.close();
         }
     }
-}
-
-fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
 }

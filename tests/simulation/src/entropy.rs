@@ -41,7 +41,7 @@ fn fill(bytes: &mut [u8]) {
     let mut source = lock();
     let rng = source.get_or_insert_with(|| Rng::new(0, "entropy"));
     for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&rng.next().to_le_bytes()[..chunk.len()]);
+        chunk.copy_from_slice(&rng.draw().to_le_bytes()[..chunk.len()]);
     }
 }
 

@@ -20,7 +20,12 @@ struct Lines {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.is_event()
+        // What libraries say at leisure shows instants of the machine's clock, which no seed decides.
+        let most = match metadata.target().starts_with("gantry") {
+            true => Level::INFO,
+            false => Level::WARN,
+        };
+        *metadata.level() <= most && metadata.is_event()
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

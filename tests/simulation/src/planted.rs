@@ -1,5 +1,6 @@
 //! The gate: defects that are known, planted one at a time, must be found.
 
+#[cfg(not(feature = "planted-bugs"))]
 use crate::sweep::Sweep;
 
 #[cfg(feature = "planted-bugs")]

@@ -66,9 +66,12 @@ impl Trace {
         (inner.lines, inner.checksum)
     }
 
-    /// Writes out what is buffered.
+    /// Writes out what is buffered, unless a line is being written.
     pub fn flush(&self) {
-        if let Some(out) = &mut self.lock().out {
+        let Ok(mut inner) = self.inner.try_lock() else {
+            return;
+        };
+        if let Some(out) = &mut inner.out {
             out.flush().expect("the trace file takes its last lines");
         }
     }

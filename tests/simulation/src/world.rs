@@ -12,6 +12,7 @@ use crate::cluster::{BROKER, NODES, Surroundings};
 use crate::faults::Faults;
 use crate::machine::{Condition, Machine, name_of};
 use crate::rng::Rng;
+use crate::trace::Trace;
 
 const MS: u64 = 1_000_000;
 
@@ -38,7 +39,7 @@ pub struct World {
 impl World {
     /// A world that has not begun. There is one in a process.
     pub fn new(around: Surroundings, faults_until: u64) -> Self {
-        collect_panics();
+        collect_panics(around.trace.clone());
         let mut rng = Rng::new(around.seed, "machines");
         let machine = |node: &NodeNumber| Machine::new(*node, around.clone(), &mut rng);
         let machines: Vec<Machine> = NODES.iter().map(machine).collect();
@@ -207,11 +208,13 @@ pub fn are_members(machines: &[Machine]) -> bool {
 }
 
 /// A panic of a task ends only the task, but no panic is all right.
-fn collect_panics() {
+fn collect_panics(trace: Trace) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| {
+        std::panic::set_hook(Box::new(move |info| {
             eprintln!("{info}");
+            // The process may end right after this.
+            trace.flush();
             if let Ok(mut panics) = PANICS.lock() {
                 panics.insert(0, info.to_string());
             }

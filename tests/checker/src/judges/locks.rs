@@ -1,7 +1,4 @@
 //! A queue is locked by one client at a time, for as long as a lock holds.
-//!
-//! An unlock whose outcome is unknown may still take effect, however late: it may free any lock that its client is
-//! given after it, so that nothing can be concluded from those.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,8 +17,8 @@ pub(super) struct Leases {
     lease_ns: u64,
     skew_ns: u64,
     grants: HashMap<Cursor, HashMap<String, Grant>>,
-    /// Owners with an unlock that may still come.
-    unsettled: HashSet<(Cursor, String)>,
+    /// Owners of whom an unlock may still take effect, whatever they are granted meanwhile.
+    doubtful: HashSet<(Cursor, String)>,
 }
 
 impl Leases {
@@ -30,7 +27,7 @@ impl Leases {
             lease_ns: bounds.lease_ns,
             skew_ns: bounds.skew_ns,
             grants: HashMap::new(),
-            unsettled: HashSet::new(),
+            doubtful: HashSet::new(),
         }
     }
 
@@ -47,7 +44,7 @@ impl Leases {
             queue: queue.clone(),
         };
         if self
-            .unsettled
+            .doubtful
             .contains(&(cursor.clone(), locks.owner.clone()))
         {
             return;
@@ -71,6 +68,14 @@ impl Leases {
     }
 }
 
+/// What locks are of.
+fn cursors(locks: &Locks) -> impl Iterator<Item = Cursor> {
+    locks.queues.iter().map(|queue| Cursor {
+        group: locks.group.clone(),
+        queue: queue.clone(),
+    })
+}
+
 impl Judge for Leases {
     fn see(&mut self, moment: Moment, step: &Step<'_>, report: &mut Report) {
         match step {
@@ -79,11 +84,7 @@ impl Judge for Leases {
                 let Request::Unlock(locks) = &call.request else {
                     return;
                 };
-                for queue in &locks.queues {
-                    let cursor = Cursor {
-                        group: locks.group.clone(),
-                        queue: queue.clone(),
-                    };
+                for cursor in cursors(locks) {
                     if let Some(grants) = self.grants.get_mut(&cursor) {
                         grants.remove(&locks.owner);
                     }
@@ -93,15 +94,9 @@ impl Judge for Leases {
                 call,
                 outcome: Outcome::Info,
             } => {
-                let Request::Unlock(locks) = &call.request else {
-                    return;
-                };
-                for queue in &locks.queues {
-                    let cursor = Cursor {
-                        group: locks.group.clone(),
-                        queue: queue.clone(),
-                    };
-                    self.unsettled.insert((cursor, locks.owner.clone()));
+                if let Request::Unlock(locks) = &call.request {
+                    let doubtful = cursors(locks).map(|cursor| (cursor, locks.owner.clone()));
+                    self.doubtful.extend(doubtful);
                 }
             }
             Step::Ended {

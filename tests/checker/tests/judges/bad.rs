@@ -737,6 +737,22 @@ fn two_clients_are_given_one_lock_at_the_same_time() {
 }
 
 #[test]
+fn an_unlock_of_unknown_outcome_may_free_a_later_lock() {
+    told(Invariant::Lock, |script, bad| {
+        let granted = || Answer::Locked(vec![queue(0)]);
+        script.call("x", Request::Lock(locks("x")), granted());
+        let unlock = script.invoke("x", Request::Unlock(locks("x")));
+        if bad {
+            script.ok("x", unlock, Answer::Done);
+        } else {
+            script.info("x", unlock);
+        }
+        script.call("x", Request::Lock(locks("x")), granted());
+        script.call("y", Request::Lock(locks("y")), granted());
+    });
+}
+
+#[test]
 fn l1_sends_do_not_resume() {
     told(Invariant::L1, |script, bad| {
         script.send("p", 1, 0);

@@ -29,7 +29,7 @@ pub(super) struct Outgoing {
 impl Client {
     /// A message that nobody has sent.
     pub(super) fn message(&mut self) -> Outgoing {
-        let id = self.rng.next() >> 1;
+        let id = self.rng.draw() >> 1;
         let filler = match self.rng.below(20) {
             0 => self.rng.between(1_000, 6_000),
             1..6 => self.rng.between(200, 1_000),
