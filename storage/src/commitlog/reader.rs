@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::CommitLog;
-use super::cursor::{Cursor, Expected, RangeError, RangeRead, Step};
+use super::cursor::{Cursor, Expected, RangeError, RangeRead, Source, Step};
 use super::format::{LeaderTag, Located, RECORD_HEADER_BYTES, segment_base};
+use super::holes::Hole;
 use super::segment::segment_path;
 use super::view::{Segment, View};
 use crate::error::ReadError;
@@ -19,9 +20,6 @@ use crate::position::{LogIndex, PhysicalOffset};
 
 /// Fetched from the disk with bytes that had to be waited for.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
-
-/// Payload read at once by `verify_segment`; bytes.
-const VERIFY_BYTES: usize = 1 << 20;
 
 impl CommitLog {
     /// Whether a read that starts at `index` needs no disk. Memory only; a moment later it may.
@@ -34,7 +32,8 @@ impl CommitLog {
     /// disk, with their CRC checked. May run next to everything.
     ///
     /// # Errors
-    /// `Purged` or `NotFound` when `from` is not in the log; `Corrupt` and `Io` when the disk lets us down.
+    /// `Purged` or `NotFound` when `from` is not in the log; `Corrupt` when the disk lets us down: the place
+    /// is fenced then, and comes back once it is mended.
     pub fn read(
         &self,
         from: LogIndex,
@@ -88,6 +87,14 @@ impl CommitLog {
                 );
                 return Ok(found);
             }
+            if let Some(hole) = view.holes.at(next).filter(|hole| !hole.is_filler()) {
+                let error = self.fenced(hole);
+                return if found.is_empty() {
+                    Err(error)
+                } else {
+                    Ok(found)
+                };
+            }
             let Some(range) = cold_range(view, self.segment_bytes(), next, end_exclusive) else {
                 return Err(purged(format!("record {next}"), view));
             };
@@ -97,7 +104,16 @@ impl CommitLog {
             if self.shared.lock().view.epoch != epoch {
                 continue;
             }
-            let more = read.map_err(|error| self.read_error(range.base, error))?;
+            let more = match read {
+                Ok(more) => more,
+                Err(error) => {
+                    self.note_damage(range.base, &error);
+                    if found.is_empty() {
+                        return Err(self.read_error(range.base, error));
+                    }
+                    return Ok(found);
+                }
+            };
             let more_bytes: usize = more
                 .iter()
                 .map(|located| located.record.payload.len())
@@ -110,18 +126,23 @@ impl CommitLog {
         }
     }
 
-    fn read_error(&self, base: PhysicalOffset, error: RangeError) -> ReadError {
+    pub(super) fn read_error(&self, base: PhysicalOffset, error: RangeError) -> ReadError {
         let path = segment_path(&self.shared.dir, base);
-        match error {
-            RangeError::Io(source) => ReadError::Io {
-                path,
-                source: Arc::new(source),
-            },
-            RangeError::Bad(offset, reason) => ReadError::Corrupt {
-                path,
-                offset,
-                reason: reason.to_owned(),
-            },
+        let (offset, reason) = error.describe();
+        ReadError::Corrupt {
+            path,
+            offset,
+            reason,
+        }
+    }
+
+    /// The error for what is inside of a hole.
+    fn fenced(&self, hole: &Hole) -> ReadError {
+        let base = segment_base(hole.from, self.segment_bytes());
+        ReadError::Corrupt {
+            path: segment_path(&self.shared.dir, base),
+            offset: hole.from.get() - base.get(),
+            reason: "damaged, waiting for a peer's copy".to_owned(),
         }
     }
 
@@ -139,12 +160,12 @@ impl CommitLog {
     }
 
     /// `len` bytes at `offset`, which must lie inside the payload of one record. Recent ones are a slice of
-    /// memory, others are read from disk without checking the CRC of the whole record. The range is not
-    /// trusted: outside of the log it is an error; inside of the log but on no payload, it may give
-    /// any bytes of the log. `may_wait` says whether the disk may be waited for.
+    /// memory; others are read from disk, at the first time with the CRCs of the record and its neighbours
+    /// checked (ADR 10). The range is not trusted: outside of the log it is an error; inside of the log but
+    /// on no payload, it may give any bytes of the log. `may_wait` says whether the disk may be waited for.
     ///
     /// # Errors
-    /// `Purged`, `NotFound`, `NotInMemory`, `Io`.
+    /// `Purged`, `NotFound`, `NotInMemory`, `Corrupt`.
     pub fn read_bytes(
         &self,
         offset: PhysicalOffset,
@@ -158,16 +179,22 @@ impl CommitLog {
             if let Some(located) = view.in_tail_at(offset) {
                 return payload_range(located, offset, len);
             }
+            if let Some(hole) = view.holes.over(offset, offset.plus(len.max(1) as u64)) {
+                return Err(self.fenced(hole));
+            }
             let Some(file) = segment.file.clone() else {
                 return Err(not_found_at(offset));
             };
             let (base, epoch) = (segment.base, view.epoch);
             drop(state);
-            let mut buffer = vec![0; len];
             let at = offset.get() - base.get();
-            let read = if may_wait {
+            if may_wait {
                 // Whoever reads here is likely to go on.
                 file.will_read(at, READ_AHEAD_BYTES);
+            }
+            self.check_part(offset, may_wait)?;
+            let mut buffer = vec![0; len];
+            let read = if may_wait {
                 file.read_exact_at(&mut buffer, at)
             } else {
                 file.read_exact_now_at(&mut buffer, at)
@@ -178,7 +205,11 @@ impl CommitLog {
             return match read {
                 Ok(()) => Ok(Bytes::from(buffer)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ReadError::NotInMemory),
-                Err(error) => Err(self.read_error(base, RangeError::Io(error))),
+                Err(error) => {
+                    let error = RangeError::Io(at, error);
+                    self.note_damage(base, &error);
+                    Err(self.read_error(base, error))
+                }
             };
         }
     }
@@ -202,7 +233,7 @@ impl CommitLog {
     /// The record that starts exactly at `offset`, which is not trusted.
     ///
     /// # Errors
-    /// `Purged`; `NotFound` when no record starts there; `Corrupt` when its payload is damaged; `Io`.
+    /// `Purged`; `NotFound` when no record starts there; `Corrupt` when it is damaged.
     pub fn record_at(&self, offset: PhysicalOffset) -> Result<Located, ReadError> {
         loop {
             let state = self.shared.lock();
@@ -224,43 +255,13 @@ impl CommitLog {
             if self.shared.lock().view.epoch == epoch {
                 return match read {
                     Ok(located) => located.ok_or_else(|| not_found_at(offset)),
-                    Err(error) => Err(self.read_error(base, error)),
+                    Err(error) => {
+                        self.note_damage(base, &error);
+                        Err(self.read_error(base, error))
+                    }
                 };
             }
         }
-    }
-
-    /// Reads a whole segment and checks all CRCs; returns the bytes of payload. Opening the log trusts index
-    /// files for what is old, so damage there shows in reads only: call this now and then for each sealed
-    /// segment. Cost: reads the segment, up to 1 MiB at a time. May run next to everything.
-    ///
-    /// # Errors
-    /// `Corrupt` names the place; `Io`; `NotFound` if there is no such segment (any more).
-    pub fn verify_segment(&self, base: PhysicalOffset) -> Result<u64, ReadError> {
-        let range = {
-            let state = self.shared.lock();
-            let next = state.view.segment_at(base.plus(self.segment_bytes()));
-            let end = next.map(|next| next.first_index);
-            let end = end.or_else(|| state.view.last.map(|(last, _)| last.next()));
-            state
-                .view
-                .segment_at(base)
-                .map(|segment| segment.first_index)
-                .zip(end)
-        };
-        let (mut from, end) = range.ok_or_else(|| not_found_at(base))?;
-        let mut bytes = 0;
-        while from < end {
-            let read = self.read_stored(from, end, VERIFY_BYTES)?;
-            bytes += read
-                .iter()
-                .map(|located| located.record.payload.len() as u64)
-                .sum::<u64>();
-            from = read
-                .last()
-                .map_or(end, |located| located.record.index.next());
-        }
-        Ok(bytes)
     }
 }
 
@@ -302,6 +303,9 @@ fn cold_range(
     if let Some(next) = view.segment_at(segment.base.plus(segment_bytes)) {
         end = end.min(next.first_index);
     }
+    if let Some(damaged) = view.holes.next_after(from) {
+        end = end.min(damaged);
+    }
     Some(RangeRead {
         file,
         base: segment.base,
@@ -311,6 +315,7 @@ fn cold_range(
         from,
         end_exclusive: end,
         end_offset: segment.end_offset,
+        source: Source::Cache,
     })
 }
 
@@ -320,15 +325,17 @@ fn record_in(
     end: PhysicalOffset,
     offset: PhysicalOffset,
 ) -> Result<Option<Located>, RangeError> {
-    let mut cursor = Cursor::new(file, base, end);
+    let io = |error| RangeError::Io(offset.get() - base.get(), error);
+    let mut cursor = Cursor::new(file, base, end, Source::Cache);
     let anything = Expected {
         index: None,
         previous: None,
     };
-    let Step::Record(header) = cursor.step(offset, end.get(), anything)? else {
+    let step = cursor.step(offset, end.get(), anything).map_err(io)?;
+    let Step::Record(header) = step else {
         return Ok(None);
     };
-    match cursor.payload(&header)? {
+    match cursor.payload(&header).map_err(io)? {
         Some(payload) => Ok(Some(header.with_payload(payload))),
         None => Err(RangeError::Bad(
             offset.get() - base.get(),

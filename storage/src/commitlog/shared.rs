@@ -6,7 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::damage::{DamageObserver, MendDone};
 use super::format::{LeaderTag, Located};
+use super::holes::Hole;
 use super::log::{Done, FlushObserver};
 use super::spares::Spares;
 use super::view::{LogStart, Truncation, View};
@@ -43,6 +47,11 @@ pub(crate) enum Command {
         epoch: u64,
         done: Done,
     },
+    Fill {
+        hole: Hole,
+        bytes: Bytes,
+        done: MendDone,
+    },
     Barrier {
         done: Done,
     },
@@ -73,15 +82,19 @@ pub(crate) struct Shared {
     pub unflushed: AtomicU64,
     pub counters: Counters,
     pub observer: OnceLock<FlushObserver>,
+    pub damage_observer: OnceLock<DamageObserver>,
 }
 
-/// The numbers behind [`LogStats`].
+/// The numbers behind [`LogStats`](super::log::LogStats).
 #[derive(Default)]
 pub(crate) struct Counters {
     pub groups: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
     pub syncs: AtomicU64,
+    pub holes_found: AtomicU64,
+    pub holes_mended: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -103,6 +116,7 @@ impl Shared {
             unflushed: AtomicU64::new(0),
             counters: Counters::default(),
             observer: OnceLock::new(),
+            damage_observer: OnceLock::new(),
         }
     }
 

@@ -16,14 +16,25 @@ pub(crate) struct SparseEntry {
 }
 
 /// The entries of one segment; the first one is its first record.
+///
+/// Invariant: `checked` is as long as `entries`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SparseIndex {
     entries: Vec<SparseEntry>,
+    /// Whether the records from an entry to the next were read from disk with their CRCs checked.
+    checked: Vec<bool>,
 }
 
 impl SparseIndex {
-    /// Counts the next record and remembers it if it is worth an entry.
-    pub(crate) fn note(&mut self, index: LogIndex, tag: LeaderTag, offset: PhysicalOffset) {
+    /// Counts the next record and remembers it if it is worth an entry, or `after_hole`: then nobody can walk
+    /// to it from the one before.
+    pub(crate) fn note(
+        &mut self,
+        index: LogIndex,
+        tag: LeaderTag,
+        offset: PhysicalOffset,
+        after_hole: bool,
+    ) {
         let worth = self.entries.last().is_none_or(|last| {
             assert!(
                 index > last.index && offset > last.offset,
@@ -31,8 +42,13 @@ impl SparseIndex {
             );
             tag != last.tag || offset.get() - last.offset.get() >= SPARSE_STEP
         });
-        if worth {
+        if worth || after_hole {
             self.entries.push(SparseEntry { index, offset, tag });
+            self.checked.push(false);
+        }
+        // What is between the last entry and the next has grown.
+        if let Some(last) = self.checked.last_mut() {
+            *last = false;
         }
     }
 
@@ -42,6 +58,10 @@ impl SparseIndex {
             .entries
             .partition_point(|entry| Some(entry.index) <= kept);
         self.entries.truncate(keep);
+        self.checked.truncate(keep);
+        if let Some(last) = self.checked.last_mut() {
+            *last = false;
+        }
     }
 
     /// The last entry at or before `index`.
@@ -54,6 +74,26 @@ impl SparseIndex {
     pub(crate) fn adopt(entries: &[SparseEntry]) -> Self {
         Self {
             entries: entries.to_vec(),
+            checked: vec![false; entries.len()],
+        }
+    }
+
+    /// Number of the last entry at or before `offset`.
+    pub(crate) fn number_at(&self, offset: PhysicalOffset) -> Option<usize> {
+        self.entries
+            .partition_point(|entry| entry.offset <= offset)
+            .checked_sub(1)
+    }
+
+    /// Whether the records from entry `number` to the next are known to be intact on disk.
+    pub(crate) fn is_checked(&self, number: usize) -> bool {
+        self.checked.get(number) == Some(&true)
+    }
+
+    /// Notes whether the records from entry `number` to the next are known to be intact on disk.
+    pub(crate) fn set_checked(&mut self, number: usize, intact: bool) {
+        if let Some(checked) = self.checked.get_mut(number) {
+            *checked = intact;
         }
     }
 
