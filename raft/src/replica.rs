@@ -11,13 +11,14 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::error::{BarrierError, ProposeError, StartError};
 use crate::log_store::LogStore;
 use crate::membership::{self, full_voters};
+use crate::mend;
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::state_machine::{AppliedHook, StateMachine};
 use crate::types::{
@@ -128,6 +129,8 @@ pub(crate) struct Shared {
     preferred_leaves: AtomicBool,
     pub(crate) peers: Arc<Peers>,
     pub(crate) store: Arc<Store>,
+    pub(crate) log: CommitLog,
+    mended: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
     elections: Arc<AtomicU64>,
@@ -150,7 +153,14 @@ impl Replica {
             log: log.clone(),
             catch_up: options.catch_up.clone(),
         };
-        let log_store = LogStore::new(log, store.clone());
+        let (tell_mended, mended) = watch::channel(0);
+        let found: Arc<Notify> = Arc::default();
+        let notify = found.clone();
+        log.observe_damage(Box::new(move || notify.notify_one()));
+        let mut log_store = LogStore::new(log.clone(), store.clone());
+        if peers.others().next().is_some() {
+            log_store = log_store.waiting_for(mended.clone());
+        }
         let machine = StateMachine::new(store.clone(), options.applied.clone());
         let raft = Raft::new(
             options.replica,
@@ -174,6 +184,8 @@ impl Replica {
             preferred_leaves: AtomicBool::new(false),
             peers,
             store,
+            log: log.clone(),
+            mended,
             leadership,
             stopped,
             elections: elections.clone(),
@@ -181,6 +193,7 @@ impl Replica {
         });
         let endpoint = Endpoint {
             raft: Some((options.replica, raft.clone())),
+            log: Some(log),
             questions: membership::questions(shared.clone()),
         };
         server.register(options.group, endpoint);
@@ -194,6 +207,7 @@ impl Replica {
             ));
             tasks.spawn(membership::join_group(shared.clone()));
             tasks.spawn(prefer_leader(shared.clone()));
+            tasks.spawn(mend::run(shared.clone(), found, tell_mended));
         }
         Ok(Replica { shared })
     }
@@ -206,6 +220,11 @@ impl Replica {
     /// Who leads, and every change of it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.shared.leadership.clone()
+    }
+
+    /// Changes whenever damaged records of the log were mended.
+    pub fn mended(&self) -> watch::Receiver<u64> {
+        self.shared.mended.clone()
     }
 
     /// Becomes `Some(reason)` when the replica has failed for good: the process must end.
@@ -356,7 +375,8 @@ impl Replica {
             .membership()
             .voter_ids()
             .collect();
-        if !voters.contains(&shared.replica) {
+        // A leader must be able to give every record.
+        if !voters.contains(&shared.replica) || !shared.log.holes().is_empty() {
             return;
         }
         let own = node_of(shared.replica);
@@ -384,35 +404,7 @@ impl Replica {
     /// Gives leadership to the replica that is furthest along, if this one leads, and waits until
     /// another leads.
     pub async fn hand_over(&self) {
-        let now = *self.shared.leadership.borrow();
-        let own = node_of(self.shared.replica);
-        if now.leader != Some(own) {
-            return;
-        }
-        let Some(target) = self.shared.successor() else {
-            tracing::warn!(group = self.shared.name, "no other replica can take over");
-            return;
-        };
-        if self
-            .shared
-            .raft
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        let mut leadership = self.leadership();
-        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
-        match timeout(HAND_OVER_TIMEOUT, moved).await {
-            Ok(_) => tracing::info!(
-                group = self.shared.name,
-                to = node_of(target),
-                "handed over"
-            ),
-            Err(_) => tracing::warn!(group = self.shared.name, "hand-over took too long"),
-        }
+        self.shared.give_leadership_away().await;
     }
 
     /// Stops the replica. Nothing is proposed or applied here after it returns.
@@ -440,6 +432,27 @@ impl Shared {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// See [`Replica::hand_over`].
+    pub(crate) async fn give_leadership_away(&self) {
+        let own = node_of(self.replica);
+        if self.leadership.borrow().leader != Some(own) {
+            return;
+        }
+        let Some(target) = self.successor() else {
+            tracing::warn!(group = self.name, "no other replica can take over");
+            return;
+        };
+        if self.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let mut leadership = self.leadership.clone();
+        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
+        match timeout(HAND_OVER_TIMEOUT, moved).await {
+            Ok(_) => tracing::info!(group = self.name, to = node_of(target), "handed over"),
+            Err(_) => tracing::warn!(group = self.name, "hand-over took too long"),
+        }
     }
 
     /// The voter that is furthest along among those that can be reached.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
+use gantry_storage::commitlog::CommitLog;
 use openraft::raft::StreamAppendResult;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use super::frame::{Frame, FrameReader, FrameWriter, Head, Kind, invalid};
 use super::greeting::{Accepted, Class, Identity, accept};
 use super::peers::Method;
 use super::transport::{BoxFuture, Connection, split_tcp};
+use crate::mend;
 use crate::replica::Raft;
 use crate::types::{
     DecodeError, GroupId, GroupTypes, NodeNumber, ReplicaId, SnapshotMeta, StoredMembership,
@@ -53,6 +55,8 @@ pub(crate) type GroupQuestion = Arc<
 pub(crate) struct Endpoint {
     /// Set once the replica runs.
     pub(crate) raft: Option<(ReplicaId, Raft)>,
+    /// Its log, as soon as it can be read.
+    pub(crate) log: Option<CommitLog>,
     pub(crate) questions: GroupQuestion,
 }
 
@@ -244,6 +248,10 @@ impl PeerServer {
             Method::TRANSFER => {
                 let (target, request) = decode_transfer(body).map_err(text)?;
                 let raft = self.raft(group, target)?;
+                let log = self.endpoint(group).and_then(|endpoint| endpoint.log);
+                if log.is_some_and(|log| !log.holes().is_empty()) {
+                    return Err("this replica's log is damaged".to_string());
+                }
                 let handled = raft.handle_transfer_leader(request).await;
                 handled
                     .map_err(|e| e.to_string())?
@@ -257,6 +265,10 @@ impl PeerServer {
                 let mut answers = std::pin::pin!(raft.stream_append(input));
                 let answer = answers.next().await.ok_or("the group stopped")?;
                 Ok(vec![encode_appended(&answer.map_err(|e| e.to_string())?)])
+            }
+            Method::RECORDS => {
+                let log = self.endpoint(group).and_then(|endpoint| endpoint.log);
+                mend::answer(log.ok_or("the group's log is not open here")?, body).await
             }
             Method::GROUP_STATE | Method::ADMIT => {
                 let endpoint = self.endpoint(group);

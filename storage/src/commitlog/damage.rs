@@ -177,10 +177,18 @@ impl CommitLog {
             if start.is_some_and(|start| first <= start) {
                 return Err(Withheld::Purged);
             }
-            match view.stored_tag(last.0) {
-                Some(tag) if tag == last.1 => {}
-                _ if state.committed >= Some(last.0) => return Err(Withheld::Refuted),
-                _ => return Err(Withheld::Unknown),
+            if view.stored_tag(last.0) != Some(last.1) {
+                // A later term was agreed on at an index that the peer's records have, too, or behind.
+                let later = |index| {
+                    view.stored_tag(index)
+                        .is_some_and(|tag| tag.term > last.1.term)
+                };
+                let refuted = state.committed >= Some(last.0) || state.committed.is_some_and(later);
+                return Err(if refuted {
+                    Withheld::Refuted
+                } else {
+                    Withheld::Unknown
+                });
             }
             before.map_or(LeaderTag::default(), |(_, tag)| tag)
         };
