@@ -28,6 +28,7 @@ pub mod peer_calls;
 pub mod remoting;
 pub mod routes;
 mod samples;
+mod scrub;
 pub mod sessions;
 mod status;
 pub mod units;

@@ -1,16 +1,16 @@
 //! A node: everything one process runs, started and stopped in order.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_protocol::message_id::UniqueKeys;
 use gantry_raft::{
-    BoxFuture, CallHandler, CatchUp, GroupId, Identity, NodeNumber, PeerEvent, PeerServer, Peers,
-    Replica, ReplicaOptions, Seat, StartError, TcpTransport, claim_seat,
+    BoxFuture, CallHandler, CatchUp, GroupFiles, GroupId, Identity, NodeNumber, OpenGroup,
+    OpenStore, PeerEvent, PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError,
+    TcpTransport, open_group,
 };
 use gantry_storage::commitlog::CommitLog;
 use gantry_storage::fs::{FileSystem, RealFs};
@@ -35,6 +35,7 @@ use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
 use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
+use crate::scrub;
 use crate::sessions::Sessions;
 use crate::status;
 
@@ -257,6 +258,7 @@ async fn start_groups(
         let (appender, replica) = (group.appender.clone(), group.replica.clone());
         background.spawn(appender.run(replica, group.log.clone(), WallClock::system()));
         background.spawn(offsets.clone().run(group.clone()));
+        background.spawn(scrub::run(parts.config.scrub, group.clone()));
         background.spawn(maintenance::system_topics(
             parts.config.clone(),
             group.clone(),
@@ -306,18 +308,17 @@ async fn start_group(
         incarnation: 0,
         segment_bytes: config.log.segment_bytes,
     };
-    let seat = claim_seat(&fs, &directory, (&parts.peers, &parts.server), id, wanted).await?;
+    let files = group_files(fs, directory, config.log.clone(), copy);
+    let OpenGroup {
+        seat,
+        log,
+        writer,
+        store,
+    } = open_group(files, (&parts.peers, &parts.server), id, wanted)
+        .await
+        .map_err(|error| NodeError(format!("group {}: {error}", settings.name)))?;
     let metrics = parts.metrics.group(&settings.name);
-    let opening = {
-        let (name, log_config) = (settings.name.clone(), config.log.clone());
-        let flush_seconds = metrics.flush_seconds.clone();
-        move || {
-            open_storage(fs, &directory, log_config, copy, flush_seconds)
-                .map_err(|error| NodeError(format!("group {name}: {error}")))
-        }
-    };
-    let opened = tokio::task::spawn_blocking(opening).await;
-    let Storage { log, writer, store } = opened.map_err(|error| NodeError(error.to_string()))??;
+    observe_flushes(&log, metrics.flush_seconds.clone());
     let long_poll: Arc<LongPoll> = Arc::default();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
@@ -362,37 +363,30 @@ async fn start_group(
     Ok((Arc::new(group), offsets))
 }
 
-/// A group's files, open.
-struct Storage {
-    log: CommitLog,
-    writer: JoinHandle<()>,
-    store: Arc<Store>,
+fn observe_flushes(log: &CommitLog, seconds: prometheus::Histogram) {
+    log.observe_flushes(Box::new(move |group| {
+        seconds.observe(group.duration.as_secs_f64());
+    }));
 }
 
-/// Opens a group's log, starts its writer, and brings the state up to what is known to be committed.
-fn open_storage(
+/// A group's files. The copy of the tables makes opening them quick.
+fn group_files(
     fs: Arc<dyn FileSystem>,
-    directory: &Path,
-    config: LogConfig,
+    directory: PathBuf,
+    log: LogConfig,
     copy: sled::Tree,
-    flush_seconds: prometheus::Histogram,
-) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
-    let (log, writer, recovered) = CommitLog::open(fs.clone(), directory, config)?;
-    tracing::info!(directory = %directory.display(), ?recovered, "log is open");
-    log.observe_flushes(Box::new(move |group| {
-        flush_seconds.observe(group.duration.as_secs_f64());
-    }));
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let writer = CommitLog::spawn_writer(writer, &name)?;
-    let store = Store::open(
+) -> GroupFiles {
+    let (of_store, store_fs) = (directory.clone(), fs.clone());
+    let open_store: OpenStore = Arc::new(move |log| {
+        let config = StoreConfig::default();
+        Store::open(store_fs.clone(), &of_store, config, log, Some(copy.clone()))
+    });
+    GroupFiles {
         fs,
         directory,
-        StoreConfig::default(),
-        log.clone(),
-        Some(copy),
-    )?;
-    let store = Arc::new(store);
-    Ok(Storage { log, writer, store })
+        log,
+        open_store,
+    }
 }
 
 /// What happens right after a record was applied on this node.

@@ -41,9 +41,9 @@ impl LogStore {
         }
     }
 
-    /// Reads of damaged records wait until they are mended, instead of ending the replica.
-    pub(crate) fn waiting_for(mut self, mended: watch::Receiver<u64>) -> Self {
-        self.mended = Some(mended);
+    /// Reads of damaged records wait until they are mended, if they can be, instead of ending the replica.
+    pub(crate) fn waiting_for(mut self, mended: Option<watch::Receiver<u64>>) -> Self {
+        self.mended = mended;
         self
     }
 

@@ -1,8 +1,8 @@
 //! Damaged records come back from the other nodes (ADR 10).
 //!
-//! A hole is filled record by record, from any node that has the hole's last record: by log matching it has the
-//! same bytes before it. Nobody needs to lead for that, so two replicas that are damaged in different places
-//! mend each other.
+//! A hole is filled record by record, from any node that has the hole's last record: by log matching it has
+//! the same bytes before it. Nobody needs to lead for that, so two replicas that are damaged in different
+//! places mend each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a round in which nobody could help.
 pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// A leader that cannot be mended for this long gives leadership away.
-const HAND_OVER_AFTER: Duration = Duration::from_secs(1);
+/// A damaged replica leaves elections to others for this long.
+const CAMPAIGN_AFTER: Duration = Duration::from_secs(3);
 
 /// What a peer is asked for: the record in front of the hole, and the last one in it.
 type Wanted = (Option<(LogIndex, LeaderTag)>, (LogIndex, LeaderTag));
@@ -54,7 +54,23 @@ pub(crate) struct Round {
     pub(crate) stuck: Vec<(Hole, BTreeMap<NodeNumber, NoHelp>)>,
 }
 
+/// The last word of each node about each hole, by the hole's last record.
+pub(crate) type Words = BTreeMap<(LogIndex, NodeNumber), NoHelp>;
+
 impl Round {
+    /// A node that has said that it cannot help, and is silent now, has most likely stopped for that reason.
+    pub(crate) fn remember(&mut self, words: &mut Words) {
+        for (hole, said) in &mut self.stuck {
+            for (node, word) in said {
+                let key = (hole.last.0, *node);
+                match word {
+                    NoHelp::Silent => *word = words.get(&key).copied().unwrap_or(NoHelp::Silent),
+                    NoHelp::Withheld(_) => drop(words.insert(key, *word)),
+                }
+            }
+        }
+    }
+
     /// A hole that no node can fill any more, as all of them have answered.
     pub(crate) fn hopeless(&self) -> Option<&Hole> {
         let gone =
@@ -178,7 +194,17 @@ impl Mender<'_> {
     }
 }
 
-/// Mends what is found damaged while the replica runs. While there is a hole the replica does not campaign.
+/// Is notified when damage is found.
+pub(crate) fn observe(log: &CommitLog) -> Arc<Notify> {
+    let found: Arc<Notify> = Arc::default();
+    let notify = found.clone();
+    log.observe_damage(Box::new(move || notify.notify_one()));
+    found
+}
+
+/// Mends what is found damaged while the replica runs. It votes and acknowledges meanwhile, because that is
+/// about log ids, which a hole does not change; it does not campaign at first, because a leader that
+/// misses records may have to wait for them.
 pub(crate) async fn run(shared: Arc<Shared>, found: Arc<Notify>, tell: watch::Sender<u64>) {
     let mender = Mender {
         log: &shared.log,
@@ -217,8 +243,8 @@ pub(crate) async fn run(shared: Arc<Shared>, found: Arc<Notify>, tell: watch::Se
                 report(&shared.name, &round);
                 reported = Some(Instant::now());
             }
-            if began.elapsed() >= HAND_OVER_AFTER {
-                shared.give_leadership_away().await;
+            if began.elapsed() >= CAMPAIGN_AFTER {
+                elections.elect(true);
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
         }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::identity::{self, Seat, ask_state, claim_seat};
-use crate::mend::{self, Mender, REPORT_INTERVAL, RETRY_INTERVAL};
+use crate::mend::{self, Mender, REPORT_INTERVAL, RETRY_INTERVAL, Words};
 use crate::network::{Endpoint, PeerServer, Peers};
 use crate::types::GroupId;
 
@@ -179,9 +179,11 @@ async fn mend_first(
         group,
     };
     let (mut reported, mut hopeless_since) = (None, None);
+    let mut words = Words::new();
     while !log.holes().is_empty() {
         let round = mender.round().await;
-        let round = round.map_err(|error| StartError::Mend(error.to_string()))?;
+        let mut round = round.map_err(|error| StartError::Mend(error.to_string()))?;
+        round.remember(&mut words);
         if round.stuck.is_empty() {
             continue;
         }
@@ -223,8 +225,8 @@ fn hopeless(group: &str, hole: &gantry_storage::commitlog::Hole) -> String {
     )
 }
 
-/// Gives a directory up: it is renamed, so that the node joins the group as a new replica. Only once the others
-/// have a leader, which needs a majority without this replica: what was agreed is safe with them.
+/// Gives a directory up: it is renamed, so that the node joins the group as a new replica. Only once the
+/// others have a leader, which needs a majority without this replica: what was agreed is safe with them.
 async fn set_aside(
     files: &GroupFiles,
     peers: &Arc<Peers>,

@@ -11,7 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::TransferLeaderRequest;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -154,13 +154,10 @@ impl Replica {
             catch_up: options.catch_up.clone(),
         };
         let (tell_mended, mended) = watch::channel(0);
-        let found: Arc<Notify> = Arc::default();
-        let notify = found.clone();
-        log.observe_damage(Box::new(move || notify.notify_one()));
-        let mut log_store = LogStore::new(log.clone(), store.clone());
-        if peers.others().next().is_some() {
-            log_store = log_store.waiting_for(mended.clone());
-        }
+        let found = mend::observe(&log);
+        let alone = peers.others().next().is_none();
+        let waits = (!alone).then(|| mended.clone());
+        let log_store = LogStore::new(log.clone(), store.clone()).waiting_for(waits);
         let machine = StateMachine::new(store.clone(), options.applied.clone());
         let raft = Raft::new(
             options.replica,
@@ -375,7 +372,7 @@ impl Replica {
             .membership()
             .voter_ids()
             .collect();
-        // A leader must be able to give every record.
+        // A leader should be able to give every record: the others, or the timer, decide.
         if !voters.contains(&shared.replica) || !shared.log.holes().is_empty() {
             return;
         }
@@ -404,7 +401,24 @@ impl Replica {
     /// Gives leadership to the replica that is furthest along, if this one leads, and waits until
     /// another leads.
     pub async fn hand_over(&self) {
-        self.shared.give_leadership_away().await;
+        let shared = &self.shared;
+        let own = node_of(shared.replica);
+        if shared.leadership.borrow().leader != Some(own) {
+            return;
+        }
+        let Some(target) = shared.successor() else {
+            tracing::warn!(group = shared.name, "no other replica can take over");
+            return;
+        };
+        if shared.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let mut leadership = self.leadership();
+        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
+        match timeout(HAND_OVER_TIMEOUT, moved).await {
+            Ok(_) => tracing::info!(group = shared.name, to = node_of(target), "handed over"),
+            Err(_) => tracing::warn!(group = shared.name, "hand-over took too long"),
+        }
     }
 
     /// Stops the replica. Nothing is proposed or applied here after it returns.
@@ -432,27 +446,6 @@ impl Shared {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// See [`Replica::hand_over`].
-    pub(crate) async fn give_leadership_away(&self) {
-        let own = node_of(self.replica);
-        if self.leadership.borrow().leader != Some(own) {
-            return;
-        }
-        let Some(target) = self.successor() else {
-            tracing::warn!(group = self.name, "no other replica can take over");
-            return;
-        };
-        if self.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let mut leadership = self.leadership.clone();
-        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
-        match timeout(HAND_OVER_TIMEOUT, moved).await {
-            Ok(_) => tracing::info!(group = self.name, to = node_of(target), "handed over"),
-            Err(_) => tracing::warn!(group = self.name, "hand-over took too long"),
-        }
     }
 
     /// The voter that is furthest along among those that can be reached.

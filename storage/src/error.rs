@@ -52,8 +52,8 @@ pub enum OpenError {
 #[derive(Debug, Error)]
 #[error(
     "{} is damaged at byte {offset}: {reason}. Data that was durable is wrong on this disk; nothing was \
-     changed. Remedy: restore the file from a copy of this same replica, or, if other nodes have the group, move this \
-     group's directory away and let the node rejoin as a new replica.",
+     changed. Remedy: restore the file from a copy of this same replica, or, if other nodes have the group, \
+     move this group's directory away and let the node rejoin as a new replica.",
     path.display()
 )]
 pub struct Damage {

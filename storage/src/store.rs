@@ -61,7 +61,7 @@ pub enum StoreError {
     Log(#[from] ReadError),
     /// The beginning of the log was purged and the state at its start is not on this disk.
     #[error(
-        "{}: the log starts after record {purged}, and there is no whole checkpoint from there on. \
+        "{}: the log starts after record {purged}, and there is no whole checkpoint of that place. \
          Remedy: move this group's directory away and let the node rejoin as a new replica.",
         path.display()
     )]

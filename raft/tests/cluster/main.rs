@@ -4,6 +4,7 @@
 
 mod damage;
 mod failover;
+mod lagging;
 mod rejoin;
 mod rig;
 mod slow_disk;
