@@ -12,12 +12,14 @@
 //! Locks: `maintenance` before `state`; no file is touched while `state` is held.
 
 mod maintain;
+mod mend;
 mod open;
 mod read;
 mod search;
 mod snapshot;
 mod state;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ use crate::consume_queue::QueueFiles;
 use crate::error::ReadError;
 use crate::fs::FileSystem;
 use crate::key_index::KeyFiles;
-use crate::position::LogIndex;
+use crate::position::{LogIndex, QueueOffset};
 use crate::queue_offsets::{QueueBounds, QueueKey};
 use crate::table_copy::TableCopy;
 use crate::tables::Tables;
@@ -108,6 +110,8 @@ pub struct Store {
     queue_files: QueueFiles,
     key_files: KeyFiles,
     maintenance: Mutex<Maintenance>,
+    /// Places in consume queues whose files are damaged, until they are mended.
+    damaged: Mutex<BTreeSet<(QueueKey, QueueOffset)>>,
 }
 
 /// What only the maintenance methods use.

@@ -203,6 +203,15 @@ impl CommitLog {
         Ok(as_they_stand(&records, previous))
     }
 
+    /// A record at or in front of `offset`, from which on reading by index comes to it soon. Memory only.
+    pub(crate) fn index_before(&self, offset: PhysicalOffset) -> Option<LogIndex> {
+        let state = self.shared.lock();
+        let base = segment_base(offset, self.segment_bytes());
+        let segment = state.view.segment_at(base)?;
+        let number = segment.sparse.number_at(offset)?;
+        Some(segment.sparse.entries()[number].index)
+    }
+
     /// Fills the beginning of a hole, or all of it, with records of a peer, on the writer's thread. `done`
     /// hears of it when they are durable and were read back from the device.
     pub fn fill(&self, hole: Hole, bytes: Bytes, done: MendDone) {

@@ -51,8 +51,8 @@ impl CommitLog {
         self.read_stored(from, end_exclusive, max_bytes)
     }
 
-    /// Like [`read`](Self::read), but also in front of the logical start.
-    pub(super) fn read_stored(
+    /// Like [`read`](Self::read), but also in front of the logical start, as far as the disk has it.
+    pub(crate) fn read_stored(
         &self,
         from: LogIndex,
         end_exclusive: LogIndex,

@@ -35,6 +35,7 @@ impl Store {
         } else {
             self.write_pending()?;
         }
+        self.mend_queues();
         self.remove_deleted_topics()
     }
 

@@ -49,6 +49,7 @@ pub(super) fn open(
         queue_files,
         key_files,
         maintenance: Mutex::new(maintenance),
+        damaged: Mutex::default(),
     };
     store.load()?;
     store.replay(config)?;
