@@ -38,6 +38,9 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>) -> String {
         let working = group.clone();
         match tokio::task::spawn_blocking(move || chores(&working, copies)).await {
             Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_lack_of_room() => {
+                tracing::warn!(group = group.name, %error, "index files wait for room on the disk");
+            }
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
         }

@@ -76,9 +76,17 @@ pub enum StoreError {
     /// A snapshot from another node is damaged or of another version. Nothing was changed.
     #[error("snapshot: {0}")]
     Snapshot(#[from] NotACheckpoint),
-    /// The copy of the tables could not be written.
-    #[error("copy of the tables: {0}")]
-    Copy(#[from] sled::Error),
+}
+
+impl StoreError {
+    /// Whether there was no room for a file that can be written later. Nothing is lost then.
+    pub fn is_lack_of_room(&self) -> bool {
+        let StoreError::Io { source, .. } = self else {
+            return false;
+        };
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
 }
 
 /// Settings of a store. All have defaults.

@@ -184,8 +184,11 @@ async fn what_nobody_can_mend_yet_is_fenced_and_the_group_goes_on_without_it() {
     let damaged = record(&cluster.nodes[&leader], 9);
     let others: Vec<NodeNumber> = NODES.into_iter().filter(|node| *node != leader).collect();
     cluster.kill(others[1]).await;
+    // Both before either is noticed: they would mend each other.
     for node in [leader, others[0]] {
         rot(&cluster.directory(node), &damaged);
+    }
+    for node in [leader, others[0]] {
         let read = cluster.nodes[&node].log.record_at(damaged.offset);
         assert!(read.is_err(), "rot was served");
     }
