@@ -60,12 +60,23 @@ pub struct Config {
     pub log: LogConfig,
     /// How long messages are kept.
     pub retention: RetentionConfig,
+    /// How the log is looked at for rot.
+    pub scrub: ScrubConfig,
     /// Rate at which a replica that catches up is served, in bytes a second.
     pub catch_up_bytes_per_second: u64,
     /// Timers.
     pub timing: Timing,
     /// What clients may do.
     pub broker: BrokerConfig,
+}
+
+/// How the log is looked at for rot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubConfig {
+    /// Every group's whole log is read once in this time; zero: never.
+    pub interval: Duration,
+    /// Bytes a second that this may take, for each group.
+    pub bytes_per_second: u64,
 }
 
 /// One broker group.
@@ -150,6 +161,7 @@ impl ConfigFile {
             http_bind,
             log: self.storage.resolve_log()?,
             retention: self.storage.resolve_retention()?,
+            scrub: self.storage.resolve_scrub()?,
             catch_up_bytes_per_second: bytes_or(
                 "storage.catch_up_bytes_per_second",
                 &self.storage.catch_up_bytes_per_second,
@@ -330,6 +342,20 @@ impl StorageFile {
             // The groups clone it, and with it share the budget.
             tail: TailBudget::new(tail_bytes.max(1 << 20) as usize),
             ..LogConfig::default()
+        })
+    }
+
+    fn resolve_scrub(&self) -> Result<ScrubConfig, ConfigError> {
+        let interval = match &self.scrub_interval {
+            Some(text) => parse_duration(text)
+                .map_err(|error| ConfigError(format!("`storage.scrub_interval`: {error}")))?,
+            None => Duration::from_secs(24 * 3600),
+        };
+        let key = "storage.scrub_bytes_per_second";
+        let bytes_per_second = bytes_or(key, &self.scrub_bytes_per_second, 32 << 20)?;
+        Ok(ScrubConfig {
+            interval,
+            bytes_per_second: bytes_per_second.max(64 << 10),
         })
     }
 

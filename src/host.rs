@@ -1,19 +1,14 @@
 //! What a node gets from outside: files, the way to its peers, the time, and someone to run its logs'
 //! writers. The machine in production, a simulation in tests (`design.md` D13).
 
-use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use gantry_raft::{TcpTransport, Transport};
-use gantry_storage::commitlog::{CommitLog, Writer};
+use gantry_raft::{RunWriter, TcpTransport, Transport};
+use gantry_storage::commitlog::CommitLog;
 use gantry_storage::fs::{FileSystem, RealFs};
 
 use crate::clock::WallClock;
 use crate::config::Config;
-
-/// Has a log's writer run, under a name, until the log is shut down; gives the thread, if it is one.
-pub type RunWriter = Arc<dyn Fn(Writer, &str) -> io::Result<Option<JoinHandle<()>>> + Send + Sync>;
 
 /// The surroundings of a node.
 #[derive(Clone)]

@@ -31,6 +31,7 @@ pub mod peer_calls;
 pub mod remoting;
 pub mod routes;
 mod samples;
+mod scrub;
 pub mod sessions;
 mod status;
 pub mod units;

@@ -65,6 +65,9 @@ pub async fn run(config: Arc<Config>, group: Arc<Group>, clock: WallClock) -> St
         match aside(move || chores(&working, copies)).await {
             Ok(Ok(Some(took))) => copied = Copied { at, log_end, took },
             Ok(Ok(None)) => {}
+            Ok(Err(error)) if error.is_lack_of_room() => {
+                tracing::warn!(group = group.name, %error, "index files wait for room on the disk");
+            }
             Ok(Err(error)) => return format!("group {}: {error}", group.name),
             Err(error) => return format!("group {}: maintenance failed: {error}", group.name),
         }

@@ -1,16 +1,16 @@
 //! A node: everything one process runs, started and stopped in order.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_protocol::message_id::UniqueKeys;
 use gantry_raft::{
-    BoxFuture, CallHandler, CatchUp, Connection, GroupId, Identity, NodeNumber, PeerEvent,
-    PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError, aside, claim_seat,
+    BoxFuture, CallHandler, CatchUp, Connection, GroupFiles, GroupId, Identity, NodeNumber,
+    OpenGroup, OpenStore, PeerEvent, PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError,
+    aside, open_group,
 };
 use gantry_storage::commitlog::CommitLog;
 use gantry_storage::table_copy;
@@ -36,6 +36,7 @@ use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
 use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
+use crate::scrub;
 use crate::sessions::Sessions;
 use crate::status;
 
@@ -274,6 +275,7 @@ async fn start_groups(
         background.spawn(appender.run(replica, group.log.clone(), parts.host.clock.clone()));
         background.spawn(offsets.clone().run(group.clone()));
         background.spawn(maintenance::next_segment(group.clone()));
+        background.spawn(scrub::run(parts.config.scrub, group.clone()));
         background.spawn(maintenance::system_topics(
             parts.config.clone(),
             group.clone(),
@@ -325,25 +327,17 @@ async fn start_group(
         incarnation: host.clock.now_ms(),
         segment_bytes: config.log.segment_bytes,
     };
-    let seat = claim_seat(
-        &host.fs,
-        &directory,
-        (&parts.peers, &parts.server),
-        id,
-        wanted,
-    )
-    .await?;
+    let files = group_files(host, directory, config.log.clone(), copy);
+    let OpenGroup {
+        seat,
+        log,
+        writer,
+        store,
+    } = open_group(files, (&parts.peers, &parts.server), id, wanted)
+        .await
+        .map_err(|error| NodeError(format!("group {}: {error}", settings.name)))?;
     let metrics = parts.metrics.group(&settings.name);
-    let opening = {
-        let (name, log_config) = (settings.name.clone(), config.log.clone());
-        let (host, flush_seconds) = (host.clone(), metrics.flush_seconds.clone());
-        move || {
-            open_storage(&host, &directory, log_config, copy, flush_seconds)
-                .map_err(|error| NodeError(format!("group {name}: {error}")))
-        }
-    };
-    let opened = aside(opening).await;
-    let Storage { log, writer, store } = opened.map_err(|error| NodeError(error.to_string()))??;
+    observe_flushes(&log, metrics.flush_seconds.clone());
     let long_poll: Arc<LongPoll> = Arc::default();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
@@ -388,37 +382,31 @@ async fn start_group(
     Ok((Arc::new(group), offsets))
 }
 
-/// A group's files, open.
-struct Storage {
-    log: CommitLog,
-    writer: Option<JoinHandle<()>>,
-    store: Arc<Store>,
+fn observe_flushes(log: &CommitLog, seconds: prometheus::Histogram) {
+    log.observe_flushes(Box::new(move |group| {
+        seconds.observe(group.duration.as_secs_f64());
+    }));
 }
 
-/// Opens a group's log, starts its writer, and brings the state up to what is known to be committed.
-fn open_storage(
+/// A group's files. The copy of the tables makes opening them quick.
+fn group_files(
     host: &Host,
-    directory: &Path,
-    config: LogConfig,
+    directory: PathBuf,
+    log: LogConfig,
     copy: Option<sled::Tree>,
-    flush_seconds: prometheus::Histogram,
-) -> Result<Storage, Box<dyn std::error::Error + Send + Sync>> {
-    let (log, writer, recovered) = CommitLog::open(host.fs.clone(), directory, config)?;
-    tracing::info!(directory = %directory.display(), ?recovered, "log is open");
-    log.observe_flushes(Box::new(move |group| {
-        flush_seconds.observe(group.duration.as_secs_f64());
-    }));
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let writer = (host.run_writer)(writer, &name)?;
-    let store = Store::open(
-        host.fs.clone(),
+) -> GroupFiles {
+    let (of_store, store_fs) = (directory.clone(), host.fs.clone());
+    let open_store: OpenStore = Arc::new(move |log| {
+        let config = StoreConfig::default();
+        Store::open(store_fs.clone(), &of_store, config, log, copy.clone())
+    });
+    GroupFiles {
+        fs: host.fs.clone(),
         directory,
-        StoreConfig::default(),
-        log.clone(),
-        copy,
-    )?;
-    let store = Arc::new(store);
-    Ok(Storage { log, writer, store })
+        log,
+        run_writer: host.run_writer.clone(),
+        open_store,
+    }
 }
 
 /// What happens right after a record was applied on this node.

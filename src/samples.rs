@@ -58,6 +58,7 @@ fn sample(broker: &Broker, group: &Group) -> GroupSample {
             Vec::new()
         },
         elections: group.replica.elections(),
+        damage: group.log.damage(),
     }
 }
 

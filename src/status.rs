@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gantry_raft::ReplicaStatus;
+use gantry_storage::commitlog::{DamageStats, Hole};
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
@@ -76,7 +77,25 @@ fn group_status(group: &Group) -> Value {
         "learners": status.learners,
         "replicas": replicas,
         "disk_bytes": disk_bytes(group),
+        "damage": damage(group),
         "refuses_sends": group.disk.refusal(),
+    })
+}
+
+/// What of the log is damaged, and what was.
+fn damage(group: &Group) -> Value {
+    let DamageStats {
+        holes,
+        found,
+        mended,
+        scrubbed_bytes,
+    } = group.log.damage();
+    let hole = |hole: &Hole| json!({ "first": hole.first().get(), "last": hole.last.0.get() });
+    json!({
+        "holes": holes.iter().map(hole).collect::<Vec<_>>(),
+        "found": found,
+        "mended": mended,
+        "scrubbed_bytes": scrubbed_bytes,
     })
 }
 

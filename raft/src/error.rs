@@ -62,6 +62,9 @@ pub enum StartError {
     /// The directory belongs to another cluster, group, node or format.
     #[error("{0}")]
     Identity(String),
+    /// The directory no longer says whose it is.
+    #[error("{0}")]
+    IdentityLost(String),
     /// A file could not be read or written.
     #[error("{what}: {source}")]
     Io {
@@ -70,6 +73,15 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The log could not be opened.
+    #[error(transparent)]
+    Log(gantry_storage::error::OpenError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(gantry_storage::StoreError),
+    /// Damaged records could not be mended.
+    #[error("{0}")]
+    Mend(String),
     /// openraft refused its settings or found the log in a state that it does not accept.
     #[error("raft: {0}")]
     Raft(String),

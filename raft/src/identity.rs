@@ -94,6 +94,7 @@ pub async fn claim_seat(
         group,
         Endpoint {
             raft: None,
+            log: None,
             questions: Arc::new(answer_as_newcomer),
         },
     );
@@ -221,9 +222,8 @@ fn read(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Option<Seat>, Star
     let names = fs.list(directory).map_err(failed)?;
     if !names.iter().any(|name| name == FILE) {
         return match names.iter().find(|name| name.ends_with(".log")) {
-            Some(log) => Err(StartError::Identity(format!(
-                "{} holds {log} but no file `{FILE}`: restore that file, or move the directory \
-                 away to let this node join as a new replica",
+            Some(log) => Err(StartError::IdentityLost(format!(
+                "{} holds {log} but no file `{FILE}`",
                 directory.display()
             ))),
             None => Ok(None),
@@ -231,11 +231,13 @@ fn read(fs: &Arc<dyn FileSystem>, directory: &Path) -> Result<Option<Seat>, Star
     }
     let bytes = read_whole(&**fs, &path).map_err(failed)?;
     let text = String::from_utf8_lossy(&bytes);
-    parse(&text).map(Some).ok_or_else(|| {
+    let path = path.display();
+    let Some(lines) = intact_lines(&text) else {
+        return Err(StartError::IdentityLost(format!("{path} is damaged")));
+    };
+    parse(lines).map(Some).ok_or_else(|| {
         StartError::Identity(format!(
-            "{} is damaged or of another version than {FORMAT}: restore it, or move the directory \
-             away to let this node join as a new replica",
-            path.display()
+            "{path} is of another version than {FORMAT}: use the program that wrote it, or a later one"
         ))
     })
 }
@@ -277,12 +279,14 @@ fn print(seat: &Seat) -> String {
     format!("{lines}crc {crc:08x}\n")
 }
 
-fn parse(text: &str) -> Option<Seat> {
+/// The lines that the CRC vouches for.
+fn intact_lines(text: &str) -> Option<&str> {
     let (lines, crc) = text.trim_end().rsplit_once('\n')?;
     let crc = u32::from_str_radix(crc.strip_prefix("crc ")?, 16).ok()?;
-    if crc32fast::hash(format!("{lines}\n").as_bytes()) != crc {
-        return None;
-    }
+    (crc32fast::hash(format!("{lines}\n").as_bytes()) == crc).then_some(lines)
+}
+
+fn parse(lines: &str) -> Option<Seat> {
     let mut lines = lines.lines();
     let mut next = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
     if next("format")?.parse::<u32>().ok()? != FORMAT {
@@ -329,10 +333,13 @@ mod tests {
     #[test]
     fn the_file_survives_and_damage_is_noticed() {
         let text = print(&seat());
-        assert_eq!(parse(&text), Some(seat()));
-        assert_eq!(parse(&text.replace("node 2", "node 3")), None);
-        assert_eq!(parse(&text[..text.len() / 2]), None);
-        assert_eq!(parse(""), None);
+        let lines = intact_lines(&text).unwrap();
+        assert_eq!(parse(lines), Some(seat()));
+        assert_eq!(intact_lines(&text.replace("node 2", "node 3")), None);
+        for cut in 0..text.len() - 1 {
+            assert_eq!(intact_lines(&text[..cut]), None, "{cut} bytes");
+        }
+        assert_eq!(parse(&lines.replace("format 1", "format 2")), None);
     }
 
     #[test]

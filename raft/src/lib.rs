@@ -10,7 +10,9 @@ mod error;
 mod identity;
 mod log_store;
 mod membership;
+mod mend;
 mod network;
+mod opening;
 mod replica;
 mod state_machine;
 #[doc(hidden)]
@@ -25,6 +27,7 @@ pub use network::{
     BoxFuture, CallHandler, CatchUp, CatchUpProgress, Connection, Identity, MemoryNetwork,
     MemoryTransport, PeerEvent, PeerServer, Peers, TcpTransport, Transport, split_tcp,
 };
+pub use opening::{GroupFiles, OpenGroup, OpenStore, RunWriter, open_group};
 pub use replica::{Leadership, Replica, ReplicaOptions, ReplicaStatus, Timing};
 pub use state_machine::{AppliedHook, StateMachine};
 pub use types::{

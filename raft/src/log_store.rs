@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_storage::commitlog::{CommitLog, Done, LeaderTag, LogStart};
 use gantry_storage::error::{LogError, ReadError};
@@ -11,7 +12,8 @@ use gantry_storage::planted::{Bug, planted};
 use gantry_storage::{LogIndex, Snapshot, Store};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, base::BoxStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::aside::aside;
 use crate::types::{Entry, GroupTypes, LogId, Vote, decode_vote, encode_vote, log_id, tag_of};
@@ -19,31 +21,67 @@ use crate::types::{Entry, GroupTypes, LogId, Vote, decode_vote, encode_vote, log
 /// What one replication request or one step of apply may hold, unless a single record is larger.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 
+/// A read that waits for damaged records looks again this often at the latest.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A replica's log as openraft sees it. Clones read the same log.
 #[derive(Clone)]
 pub struct LogStore {
     log: CommitLog,
     store: Arc<Store>,
+    /// Set if damaged records come back: reads wait for that.
+    mended: Option<watch::Receiver<u64>>,
 }
 
 impl LogStore {
     /// `store` is asked where the log goes on after a snapshot was installed.
     pub fn new(log: CommitLog, store: Arc<Store>) -> Self {
-        LogStore { log, store }
+        LogStore {
+            log,
+            store,
+            mended: None,
+        }
+    }
+
+    /// Reads of damaged records wait until they are mended, if they can be, instead of ending the replica.
+    pub(crate) fn waiting_for(mut self, mended: Option<watch::Receiver<u64>>) -> Self {
+        self.mended = mended;
+        self
+    }
+
+    /// Waits for damaged records, if `error` says that they are and there is hope.
+    async fn outlasts(&self, error: &ReadError) -> bool {
+        let Some(mended) = &self.mended else {
+            return false;
+        };
+        if matches!(error, ReadError::Corrupt { .. }) {
+            let mut mended = mended.clone();
+            mended.mark_unchanged();
+            // It may have been mended between the read and this.
+            drop(timeout(LOOK_AGAIN, mended.changed()).await);
+            return true;
+        }
+        false
     }
 
     /// Entries from `from` up to `end`, fewer if they are large; at least one if `from` is there.
     async fn read(&self, from: u64, end: u64) -> io::Result<Vec<Entry>> {
         let (from, end) = (LogIndex::new(from), LogIndex::new(end));
-        let located = if self.log.is_in_memory(from) {
-            self.log.read(from, end, READ_BYTES_MAX)
-        } else {
-            let log = self.log.clone();
-            aside(move || log.read(from, end, READ_BYTES_MAX))
-                .await
-                .map_err(io::Error::other)?
+        let located = loop {
+            let read = if self.log.is_in_memory(from) {
+                self.log.read(from, end, READ_BYTES_MAX)
+            } else {
+                let log = self.log.clone();
+                aside(move || log.read(from, end, READ_BYTES_MAX))
+                    .await
+                    .map_err(io::Error::other)?
+            };
+            match read {
+                Ok(located) => break located,
+                Err(error) if self.outlasts(&error).await => {}
+                Err(error) => return Err(read_error(error)),
+            }
         };
-        let located = located.map_err(read_error)?;
         Ok(located
             .into_iter()
             .map(Entry::from_located)
@@ -265,6 +303,14 @@ impl RaftLogStorage<GroupTypes> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let last = last_log_id.map(|id| LogIndex::new(id.index()));
+        // The record that becomes the last one may be damaged; the leader has it.
+        while let Some(last) = last.filter(|last| !self.log.is_in_memory(*last)) {
+            let log = self.log.clone();
+            match log.read(last, last.next(), 1) {
+                Err(error) if self.outlasts(&error).await => {}
+                _ => break,
+            }
+        }
         done(|tell| self.log.truncate_after(last, tell)).await
     }
 

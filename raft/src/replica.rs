@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::error::{BarrierError, ProposeError, StartError};
 use crate::log_store::LogStore;
 use crate::membership::{self, full_voters};
+use crate::mend;
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::state_machine::{AppliedHook, StateMachine};
 use crate::types::{
@@ -129,6 +130,8 @@ pub(crate) struct Shared {
     preferred_leaves: AtomicBool,
     pub(crate) peers: Arc<Peers>,
     pub(crate) store: Arc<Store>,
+    pub(crate) log: CommitLog,
+    mended: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
     elections: Arc<AtomicU64>,
@@ -151,7 +154,11 @@ impl Replica {
             log: log.clone(),
             catch_up: options.catch_up.clone(),
         };
-        let log_store = LogStore::new(log, store.clone());
+        let (tell_mended, mended) = watch::channel(0);
+        let found = mend::observe(&log);
+        let alone = peers.others().next().is_none();
+        let waits = (!alone).then(|| mended.clone());
+        let log_store = LogStore::new(log.clone(), store.clone()).waiting_for(waits);
         let machine = StateMachine::new(store.clone(), options.applied.clone());
         let raft = Raft::new(
             options.replica,
@@ -175,6 +182,8 @@ impl Replica {
             preferred_leaves: AtomicBool::new(false),
             peers,
             store,
+            log: log.clone(),
+            mended,
             leadership,
             stopped,
             elections: elections.clone(),
@@ -182,6 +191,7 @@ impl Replica {
         });
         let endpoint = Endpoint {
             raft: Some((options.replica, raft.clone())),
+            log: Some(log),
             questions: membership::questions(shared.clone()),
         };
         server.register(options.group, endpoint);
@@ -195,6 +205,7 @@ impl Replica {
             ));
             tasks.spawn(membership::join_group(shared.clone()));
             tasks.spawn(prefer_leader(shared.clone()));
+            tasks.spawn(mend::run(shared.clone(), found, tell_mended));
         }
         Ok(Replica { shared })
     }
@@ -207,6 +218,11 @@ impl Replica {
     /// Who leads, and every change of it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.shared.leadership.clone()
+    }
+
+    /// Changes whenever damaged records of the log were mended.
+    pub fn mended(&self) -> watch::Receiver<u64> {
+        self.shared.mended.clone()
     }
 
     /// Becomes `Some(reason)` when the replica has failed for good: the process must end.
@@ -360,7 +376,8 @@ impl Replica {
             .membership()
             .voter_ids()
             .collect();
-        if !voters.contains(&shared.replica) {
+        // A leader should be able to give every record: the others, or the timer, decide.
+        if !voters.contains(&shared.replica) || !shared.log.holes().is_empty() {
             return;
         }
         let own = node_of(shared.replica);
@@ -388,34 +405,23 @@ impl Replica {
     /// Gives leadership to the replica that is furthest along, if this one leads, and waits until
     /// another leads.
     pub async fn hand_over(&self) {
-        let now = *self.shared.leadership.borrow();
-        let own = node_of(self.shared.replica);
-        if now.leader != Some(own) {
+        let shared = &self.shared;
+        let own = node_of(shared.replica);
+        if shared.leadership.borrow().leader != Some(own) {
             return;
         }
-        let Some(target) = self.shared.successor() else {
-            tracing::warn!(group = self.shared.name, "no other replica can take over");
+        let Some(target) = shared.successor() else {
+            tracing::warn!(group = shared.name, "no other replica can take over");
             return;
         };
-        if self
-            .shared
-            .raft
-            .trigger()
-            .transfer_leader(target)
-            .await
-            .is_err()
-        {
+        if shared.raft.trigger().transfer_leader(target).await.is_err() {
             return;
         }
         let mut leadership = self.leadership();
         let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
         match timeout(HAND_OVER_TIMEOUT, moved).await {
-            Ok(_) => tracing::info!(
-                group = self.shared.name,
-                to = node_of(target),
-                "handed over"
-            ),
-            Err(_) => tracing::warn!(group = self.shared.name, "hand-over took too long"),
+            Ok(_) => tracing::info!(group = shared.name, to = node_of(target), "handed over"),
+            Err(_) => tracing::warn!(group = shared.name, "hand-over took too long"),
         }
     }
 

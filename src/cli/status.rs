@@ -132,6 +132,7 @@ fn as_table(answers: &Answers) -> Outcome {
                 index(replica.applied),
                 lag.to_string(),
                 output::bytes(replica.disk_bytes),
+                replica.damage.holes.len().to_string(),
                 if status.ready { "yes" } else { "no" }.to_string(),
             ]);
         }
@@ -148,6 +149,7 @@ fn as_table(answers: &Answers) -> Outcome {
         "applied",
         "lag",
         "disk",
+        "holes",
         "ready",
     ];
     if !rows.is_empty() {

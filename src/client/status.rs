@@ -52,9 +52,35 @@ pub struct ReplicaStatus {
     pub replicas: Vec<PeerProgress>,
     /// Bytes of log on disk.
     pub disk_bytes: u64,
+    /// What of the log is damaged on this node's disk.
+    pub damage: Damage,
     /// What this client does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// Damage to the log of one replica since its process runs.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Damage {
+    /// Parts that are not mended yet.
+    pub holes: Vec<DamagedRecords>,
+    /// Parts that were found.
+    pub found: u64,
+    /// Parts that were mended from another node.
+    pub mended: u64,
+    /// Bytes that were read again to find rot.
+    pub scrubbed_bytes: u64,
+}
+
+/// Damaged records: the first and the last one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct DamagedRecords {
+    /// First record.
+    pub first: u64,
+    /// Last record.
+    pub last: u64,
 }
 
 /// A replica as its leader sees it.

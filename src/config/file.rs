@@ -122,6 +122,10 @@ pub struct StorageFile {
     pub disk_force_percent: Option<u8>,
     /// Percent above which sends are refused. Default 90.
     pub disk_refuse_percent: Option<u8>,
+    /// The whole log is read once in this time to find rot. Default `24h`; `0s`: never.
+    pub scrub_interval: Option<String>,
+    /// Bytes a second that finding rot may read, for each group. Default 32MiB.
+    pub scrub_bytes_per_second: Option<String>,
     /// Bytes a second sent to a replica that catches up. Default 64MiB.
     pub catch_up_bytes_per_second: Option<String>,
 }

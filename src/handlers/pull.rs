@@ -304,20 +304,45 @@ async fn read_once(
             may_wait,
         })
     };
-    let mut result = read(false);
-    if matches!(result, Err(ReadError::NotInMemory)) {
-        let joined = aside(move || read(true)).await;
-        result =
-            joined.map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
+    let read = Arc::new(read);
+    let mut mended = group.replica.mended();
+    let deadline = Instant::now() + HOLD;
+    loop {
+        let mut result = read(false);
+        if matches!(result, Err(ReadError::NotInMemory)) {
+            let reading = read.clone();
+            let joined = aside(move || reading(true)).await;
+            result = joined
+                .map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
+        }
+        if let Some(ahead) = group.log.wants_ahead() {
+            let log = group.log.clone();
+            tokio::spawn(aside(move || log.read_ahead(ahead)));
+        }
+        let error = match result {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        if !matches!(error, ReadError::Corrupt { .. }) {
+            tracing::error!(group = group.name, %error, "reading a queue failed");
+            return Err(Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()));
+        }
+        // Damaged messages come back from another node, mostly at once.
+        if !matches!(timeout_at(deadline, mended.changed()).await, Ok(Ok(()))) {
+            return Ok(stay(group, key, offset));
+        }
     }
-    if let Some(ahead) = group.log.wants_ahead() {
-        let log = group.log.clone();
-        tokio::spawn(aside(move || log.read_ahead(ahead)));
+}
+
+/// The answer while this replica cannot give its next message: the client stays where it is.
+fn stay(group: &Group, key: QueueKey, offset: QueueOffset) -> QueueRead {
+    QueueRead {
+        status: ReadStatus::NoMatched,
+        next_offset: offset,
+        bounds: group.store.queue_bounds(key).unwrap_or_default(),
+        body: Bytes::new(),
+        count: 0,
     }
-    result.map_err(|error| {
-        tracing::error!(group = group.name, %error, "reading a queue failed");
-        Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
-    })
 }
 
 fn respond(group: &Group, wanted: &Wanted, request: &Request, read: QueueRead) -> Response {
@@ -336,8 +361,11 @@ fn respond(group: &Group, wanted: &Wanted, request: &Request, read: QueueRead) -
         ReadStatus::OffsetTooSmall => (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
     };
     let mut command = RemotingCommand::response_to(&request.command, code, remark);
+    // A client that gets nowhere here may get on at another replica: the leader is 0.
+    let stuck =
+        read.status == ReadStatus::NoMatched && read.next_offset.get() as i64 == wanted.offset;
     let header = PullResponse {
-        suggest_which_broker_id: 0,
+        suggest_which_broker_id: i64::from(stuck && group.leads()),
         next_begin_offset: read.next_offset.get() as i64,
         min_offset: read.bounds.min.get() as i64,
         max_offset: read.bounds.next.get() as i64,

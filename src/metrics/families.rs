@@ -75,6 +75,11 @@ pub struct GroupFamilies {
     pub applied_index: CountGaugeVec,
     pub replica_lag: CountGaugeVec,
     pub elections: IntCounterVec,
+    pub holes: CountGaugeVec,
+    pub holes_found: IntCounterVec,
+    pub holes_mended: IntCounterVec,
+    pub scrubbed_bytes: IntCounterVec,
+    pub scrub_completed: CountGaugeVec,
     pub commit_seconds: HistogramVec,
     pub apply_seconds: HistogramVec,
 }
@@ -159,6 +164,12 @@ impl GroupFamilies {
         let held_total = "Requests that had to wait for a leader";
         let lag = "Records that the peer does not have yet";
         let elections = "Elections that this node started";
+        let holes = "Damaged parts of the log that are not mended yet";
+        let found = "Damaged parts of the log that were found";
+        let mended = "Damaged parts of the log that were mended from another node";
+        let scrubbed = "Bytes of log that were read again to find rot";
+        let completed =
+            "When the whole log was last read again, in seconds since 1970; 0 = not yet";
         let flush = "One write and its sync";
         let commit = "From proposing a batch until it is agreed and applied";
         let apply = "Applying what was agreed in one go";
@@ -188,6 +199,11 @@ impl GroupFamilies {
             applied_index: new.gauge("gantry_raft_applied_index", applied, group),
             replica_lag: new.gauge("gantry_replica_lag_entries", lag, &["group", "peer"]),
             elections: new.counter("gantry_elections_total", elections, group),
+            holes: new.gauge("gantry_log_holes", holes, group),
+            holes_found: new.counter("gantry_log_holes_found_total", found, group),
+            holes_mended: new.counter("gantry_log_holes_mended_total", mended, group),
+            scrubbed_bytes: new.counter("gantry_scrubbed_bytes_total", scrubbed, group),
+            scrub_completed: new.gauge("gantry_scrub_completed_seconds", completed, group),
             commit_seconds: new.histogram("gantry_commit_seconds", commit, SECONDS),
             apply_seconds: new.histogram("gantry_apply_seconds", apply, SECONDS),
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use gantry_protocol::ResponseCode;
+use gantry_storage::commitlog::DamageStats;
 use prometheus::core::{AtomicU64, GenericGauge};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
@@ -22,6 +23,8 @@ pub struct GroupMetrics {
     pub flush_seconds: Histogram,
     /// Requests that this node passed on to the leader.
     pub forwarded: IntCounter,
+    /// When the log was last looked at for rot; seconds since 1970.
+    pub scrub_completed: Count,
     batch_bytes: Histogram,
     batch_messages: Histogram,
     held: IntGauge,
@@ -31,8 +34,10 @@ pub struct GroupMetrics {
     gauges: Gauges,
     replica_lag: Sampled,
     consumer_lag: Sampled,
-    /// Locked while the counter is moved to what a sample says.
-    elections: Mutex<IntCounter>,
+    elections: Followed,
+    holes_found: Followed,
+    holes_mended: Followed,
+    scrubbed_bytes: Followed,
     group: String,
 }
 
@@ -45,9 +50,21 @@ struct Gauges {
     storage_bytes: Count,
     topics: Count,
     consumer_groups: Count,
+    holes: Count,
 }
 
-type Count = GenericGauge<AtomicU64>;
+/// A gauge of a count.
+pub type Count = GenericGauge<AtomicU64>;
+
+/// A counter that follows one that is kept elsewhere. Locked while it is moved.
+struct Followed(Mutex<IntCounter>);
+
+impl Followed {
+    fn follow(&self, value: u64) {
+        let counter = self.0.lock().expect("nobody panics while counting");
+        counter.inc_by(value.saturating_sub(counter.get()));
+    }
+}
 
 /// The state of a group's replica at a scrape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +91,8 @@ pub struct GroupSample {
     pub consumer_lag: Vec<ConsumerLag>,
     /// Elections that this node started since the process runs.
     pub elections: u64,
+    /// What is known of damage.
+    pub damage: DamageStats,
 }
 
 /// How far a consumer group is behind in a topic.
@@ -125,10 +144,15 @@ impl GroupMetrics {
                 storage_bytes: of.storage_bytes.with_label_values(label),
                 topics: of.topics.with_label_values(label),
                 consumer_groups: of.consumer_groups.with_label_values(label),
+                holes: of.holes.with_label_values(label),
             },
             replica_lag: Sampled::new(&of.replica_lag),
             consumer_lag: Sampled::new(&families.consumer_lag),
-            elections: Mutex::new(of.elections.with_label_values(label)),
+            elections: Followed(Mutex::new(of.elections.with_label_values(label))),
+            holes_found: Followed(Mutex::new(of.holes_found.with_label_values(label))),
+            holes_mended: Followed(Mutex::new(of.holes_mended.with_label_values(label))),
+            scrubbed_bytes: Followed(Mutex::new(of.scrubbed_bytes.with_label_values(label))),
+            scrub_completed: of.scrub_completed.with_label_values(label),
             group: group.to_string(),
         }
     }
@@ -195,11 +219,11 @@ impl GroupMetrics {
         gauges.consumer_groups.set(sample.consumer_groups);
         self.show_lags(sample);
 
-        let elections = self
-            .elections
-            .lock()
-            .expect("nobody panics while counting elections");
-        elections.inc_by(sample.elections.saturating_sub(elections.get()));
+        gauges.holes.set(sample.damage.holes.len() as u64);
+        self.elections.follow(sample.elections);
+        self.holes_found.follow(sample.damage.found);
+        self.holes_mended.follow(sample.damage.mended);
+        self.scrubbed_bytes.follow(sample.damage.scrubbed_bytes);
     }
 
     /// Only the leader knows lags; those of a former leader would stand still for ever.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gantry_protocol::ResponseCode;
+use gantry_storage::commitlog::DamageStats;
 
 use super::*;
 use crate::error::Failure;
@@ -210,6 +211,12 @@ fn leading() -> GroupSample {
             lag("%RETRY%billing", "billing", true),
         ],
         elections: 2,
+        damage: DamageStats {
+            holes: Vec::new(),
+            found: 3,
+            mended: 2,
+            scrubbed_bytes: 1 << 20,
+        },
     }
 }
 
@@ -296,6 +303,10 @@ fn a_sample_sets_its_gauges_and_former_leaders_show_no_lag() {
         ("gantry_raft_committed_index", 102.0),
         ("gantry_raft_applied_index", 101.0),
         ("gantry_elections_total", 2.0),
+        ("gantry_log_holes", 0.0),
+        ("gantry_log_holes_found_total", 3.0),
+        ("gantry_log_holes_mended_total", 2.0),
+        ("gantry_scrubbed_bytes_total", 1048576.0),
         ("rocketmq_storage_size", (1u64 << 40) as f64),
         ("rocketmq_topic_number", 5.0),
         ("rocketmq_consumer_group_number", 6.0),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::commitlog::CommitLog;
 use crate::position::{LogIndex, PhysicalOffset};
 
 /// Why a log could not be opened. None of these is repaired silently.
@@ -21,19 +22,20 @@ pub enum OpenError {
         /// The answer.
         source: io::Error,
     },
-    /// Bytes that were durable are wrong now. The replica must not vote with a hole in its log.
+    /// Records that were durable are wrong now. Nothing was changed; they can be had from a peer.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// This replica no longer knows what it promised: it must not act under its name again.
     #[error(
-        "{} is damaged at byte {offset}: {reason}. Data that was durable is lost on this disk; nothing was \
-         changed. Remedy: move this group's directory away and let the node rejoin as a new replica, or \
-         restore the file from a copy of this same replica.",
+        "{}: {reason}. This replica no longer knows what it promised. Remedy: move this group's directory \
+         away and let the node rejoin as a new replica, or restore the directory from a copy of this same \
+         replica.",
         path.display()
     )]
-    Corrupt {
+    Lost {
         /// The damaged file.
         path: PathBuf,
-        /// Where in the file.
-        offset: u64,
-        /// What is wrong there.
+        /// What is wrong with it.
         reason: String,
     },
     /// The directory was written with settings that cannot be changed afterwards.
@@ -44,6 +46,25 @@ pub enum OpenError {
         /// Both values.
         reason: String,
     },
+}
+
+/// A log that was not opened because it has holes.
+#[derive(Debug, Error)]
+#[error(
+    "{} is damaged at byte {offset}: {reason}. Data that was durable is wrong on this disk; nothing was \
+     changed. Remedy: restore the file from a copy of this same replica, or, if other nodes have the group, \
+     move this group's directory away and let the node rejoin as a new replica.",
+    path.display()
+)]
+pub struct Damage {
+    /// Can be read around its holes, and filled; takes no other changes, and has no writer.
+    pub log: CommitLog,
+    /// The first damaged file.
+    pub path: PathBuf,
+    /// Where in the file.
+    pub offset: u64,
+    /// What is wrong there.
+    pub reason: String,
 }
 
 impl OpenError {

@@ -67,8 +67,17 @@ pub trait File: Send + Sync {
         self.read_exact_at(buf, offset)
     }
 
-    /// These bytes will be read soon: lets the file system fetch them meanwhile. Does not wait.
-    fn will_read(&self, _offset: u64, _len: u64) {}
+    /// Like [`read_at`](File::read_at), but from the device and not from a copy in memory, as far as the file
+    /// system can do that: what comes is what a restart would find.
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
+
+    /// Like [`read_at`](File::read_at), for bytes that nobody else will read soon: past the page cache if the
+    /// file was opened with [`open_direct`](FileSystem::open_direct) and the file system can do that.
+    fn read_once_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
 
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
@@ -331,11 +340,38 @@ impl File for RealFile {
         }
     }
 
-    fn will_read(&self, offset: u64, len: u64) {
-        let len = NonZeroU64::new(len);
-        let advised = rustix::fs::fadvise(self.file.as_fd(), offset, len, Advice::WillNeed);
-        if let Err(error) = advised {
-            tracing::debug!(%error, "reading ahead was not possible");
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let Some(direct) = &self.direct else {
+            // The next best: have the pages dropped that are the same on the device.
+            let len = NonZeroU64::new(buf.len() as u64);
+            rustix::fs::fadvise(self.file.as_fd(), offset, len, Advice::DontNeed)?;
+            return self.read_at(buf, offset);
+        };
+        let start = offset - offset % BLOCK_BYTES;
+        let end = (offset + buf.len() as u64).next_multiple_of(BLOCK_BYTES);
+        let mut memory = vec![0; (end - start + BLOCK_BYTES) as usize];
+        let skip = memory.as_ptr().align_offset(BLOCK_BYTES as usize);
+        let blocks = &mut memory[skip..skip + (end - start) as usize];
+        let mut done = 0;
+        // A read that stops inside a block has reached the end of the file.
+        while done < blocks.len() && done.is_multiple_of(BLOCK_BYTES as usize) {
+            match rustix::io::pread(direct.as_fd(), &mut blocks[done..], start + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let from = (offset - start) as usize;
+        let got = done.saturating_sub(from).min(buf.len());
+        buf[..got].copy_from_slice(&blocks[from..from + got]);
+        Ok(got)
+    }
+
+    fn read_once_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.direct {
+            Some(_) => self.read_device_at(buf, offset),
+            None => self.read_at(buf, offset),
         }
     }
 }

@@ -31,6 +31,17 @@ macro_rules! position {
                 self.0
             }
 
+            /// The position right in front of this one.
+            ///
+            /// # Panics
+            /// At 0.
+            pub const fn before(self) -> Self {
+                match self.0.checked_sub(1) {
+                    Some(value) => Self(value),
+                    None => panic!("there is no position before 0"),
+                }
+            }
+
             /// The position right after this one.
             ///
             /// # Panics

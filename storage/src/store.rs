@@ -12,6 +12,7 @@
 //! Locks: `maintenance` before `state`; no file is touched while `state` is held.
 
 mod maintain;
+mod mend;
 mod open;
 mod properties;
 mod read;
@@ -19,6 +20,7 @@ mod search;
 mod snapshot;
 mod state;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -32,7 +34,7 @@ use crate::consume_queue::QueueFiles;
 use crate::error::ReadError;
 use crate::fs::FileSystem;
 use crate::key_index::KeyFiles;
-use crate::position::LogIndex;
+use crate::position::{LogIndex, QueueOffset};
 use crate::queue_offsets::{QueueBounds, QueueKey};
 use crate::table_copy::TableCopy;
 use crate::tables::Tables;
@@ -62,7 +64,7 @@ pub enum StoreError {
     Log(#[from] ReadError),
     /// The beginning of the log was purged and the state at its start is not on this disk.
     #[error(
-        "{}: the log starts after record {purged}, and there is no whole checkpoint from there on. \
+        "{}: the log starts after record {purged}, and there is no whole checkpoint of that place. \
          Remedy: move this group's directory away and let the node rejoin as a new replica.",
         path.display()
     )]
@@ -75,9 +77,17 @@ pub enum StoreError {
     /// A snapshot from another node is damaged or of another version. Nothing was changed.
     #[error("snapshot: {0}")]
     Snapshot(#[from] NotACheckpoint),
-    /// The copy of the tables could not be written.
-    #[error("copy of the tables: {0}")]
-    Copy(#[from] sled::Error),
+}
+
+impl StoreError {
+    /// Whether there was no room for a file that can be written later. Nothing is lost then.
+    pub fn is_lack_of_room(&self) -> bool {
+        let StoreError::Io { source, .. } = self else {
+            return false;
+        };
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(source.kind(), StorageFull | QuotaExceeded)
+    }
 }
 
 /// Settings of a store. All have defaults.
@@ -109,6 +119,8 @@ pub struct Store {
     queue_files: QueueFiles,
     key_files: KeyFiles,
     maintenance: Mutex<Maintenance>,
+    /// Places in consume queues whose files are damaged, until they are mended.
+    damaged: Mutex<BTreeSet<(QueueKey, QueueOffset)>>,
 }
 
 /// What only the maintenance methods use.

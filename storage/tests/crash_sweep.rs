@@ -18,7 +18,7 @@ use gantry_storage::commitlog::{
     CommitLog, Done, LeaderTag, LogStart, Record, RecordKind, TailBudget, Turn, Writer, encoded_len,
 };
 use gantry_storage::config::{Clock, FlushMode, LogConfig};
-use gantry_storage::error::{LogError, OpenError, ReadError};
+use gantry_storage::error::{LogError, OpenError};
 use gantry_storage::fs::FileSystem;
 use gantry_storage::position::{LogIndex, PhysicalOffset};
 use gantry_storage::testing::{Fault, FaultyFs};
@@ -438,7 +438,7 @@ fn a_crash_during_recovery_loses_nothing_either() {
 }
 
 #[test]
-fn rot_below_the_mark_is_refused() {
+fn rot_below_the_mark_is_noticed() {
     let mut run = Run::new(8).workload();
     while run.model.last() - run.model.purged < 30 {
         run.append();
@@ -473,17 +473,16 @@ fn assert_rot_is_found(image: &FaultyFs, path: &Path) {
     let names = image.list(Path::new(DIR)).unwrap();
     let in_segment = |named: &Path| assert_eq!(named, path);
     match open(image) {
-        Err(OpenError::Corrupt { path, .. }) => in_segment(&path),
+        Err(OpenError::Damaged(damage)) => in_segment(&damage.path),
         Err(error) => panic!("another error: {error}"),
         Ok((log, _writer)) => {
-            let damaged = log
-                .segments()
-                .into_iter()
-                .find_map(|segment| log.verify_segment(segment.base).err());
-            match damaged.expect("the damage was not noticed") {
-                ReadError::Corrupt { path, .. } => in_segment(&path),
-                error => panic!("another error: {error}"),
-            }
+            log.scrub(PhysicalOffset::ZERO, u64::MAX).unwrap();
+            let holes = log.holes();
+            let [hole] = holes[..] else {
+                panic!("the damage was not noticed, or too much of it: {holes:?}");
+            };
+            let base = hole.from.get() / SEGMENT * SEGMENT;
+            in_segment(&Path::new(DIR).join(format!("{base:020}.log")));
         }
     }
     for name in names.iter().filter(|name| name.ends_with(".idx")) {
@@ -493,10 +492,10 @@ fn assert_rot_is_found(image: &FaultyFs, path: &Path) {
     let error = open(image)
         .map(|_| ())
         .expect_err("the damage was not noticed");
-    let OpenError::Corrupt { path: named, .. } = &error else {
+    let OpenError::Damaged(damage) = &error else {
         panic!("another error: {error}");
     };
-    in_segment(named);
+    in_segment(&damage.path);
     assert!(error.to_string().contains("Remedy"), "{error}");
     assert_eq!(
         image.list(Path::new(DIR)).unwrap(),

@@ -29,6 +29,8 @@ impl Method {
     pub(crate) const ADMIT: u8 = 6;
     /// Nothing but the clock that every reply tells.
     pub(crate) const CLOCK: u8 = 7;
+    /// Records that are damaged on the asking node.
+    pub(crate) const RECORDS: u8 = 8;
     pub(crate) const APPLICATION: u8 = 16;
 }
 
@@ -106,7 +108,18 @@ impl Peers {
         body: Vec<Bytes>,
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
-        let method = Method::APPLICATION + method;
+        self.fetch(node, (group, Method::APPLICATION + method), body, deadline)
+            .await
+    }
+
+    /// A question with a long answer, between the Raft parts of two nodes.
+    pub(crate) async fn fetch(
+        &self,
+        node: NodeNumber,
+        (group, method): (GroupId, u8),
+        body: Vec<Bytes>,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
         let links = self.links.get(&node).ok_or(CallError::Unreachable(node))?;
         links
             .calls

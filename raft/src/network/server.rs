@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
+use gantry_storage::commitlog::CommitLog;
 use openraft::raft::StreamAppendResult;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ use super::frame::{Frame, FrameReader, FrameWriter, Head, Kind, invalid};
 use super::greeting::{Accepted, Class, Identity, accept};
 use super::peers::Method;
 use super::transport::{BoxFuture, Connection, split_tcp};
+use crate::mend;
 use crate::replica::Raft;
 use crate::types::{
     DecodeError, GroupId, GroupTypes, NodeNumber, ReplicaId, SnapshotMeta, StoredMembership,
@@ -54,6 +56,8 @@ pub(crate) type GroupQuestion = Arc<
 pub(crate) struct Endpoint {
     /// Set once the replica runs.
     pub(crate) raft: Option<(ReplicaId, Raft)>,
+    /// Its log, as soon as it can be read.
+    pub(crate) log: Option<CommitLog>,
     pub(crate) questions: GroupQuestion,
 }
 
@@ -268,6 +272,10 @@ impl PeerServer {
                 Ok(vec![encode_appended(&answer.map_err(|e| e.to_string())?)])
             }
             Method::CLOCK => Ok(Vec::new()),
+            Method::RECORDS => {
+                let log = self.endpoint(group).and_then(|endpoint| endpoint.log);
+                mend::answer(log.ok_or("the group's log is not open here")?, body).await
+            }
             Method::GROUP_STATE | Method::ADMIT => {
                 let endpoint = self.endpoint(group);
                 let endpoint = endpoint.ok_or_else(|| format!("group {group} is not here"))?;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod damage;
 mod failover;
+mod lagging;
 mod rejoin;
 mod rig;
 mod slow_disk;

@@ -188,7 +188,7 @@ async fn a_wiped_replica_catches_up_through_the_snapshot_at_the_boundary() {
 }
 
 /// What the maintenance of a node does when the log before `base` may go.
-async fn retire(node: &crate::rig::Node, base: gantry_storage::PhysicalOffset) -> LogIndex {
+pub async fn retire(node: &crate::rig::Node, base: gantry_storage::PhysicalOffset) -> LogIndex {
     let store = node.store.clone();
     let chosen = tokio::task::spawn_blocking(move || {
         store.flush_indexes().unwrap();

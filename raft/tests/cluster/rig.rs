@@ -1,15 +1,16 @@
 //! Groups of three nodes in one process: real logs and stores in a temporary directory, a network of memory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gantry_raft::{
-    AppliedHook, CatchUp, Identity, MemoryNetwork, NodeNumber, Outcome, PeerEvent, PeerServer,
-    Peers, Proposal, ProposeError, Replica, ReplicaOptions, Reply, Seat, Timing, claim_seat,
+    AppliedHook, CatchUp, GroupFiles, Identity, MemoryNetwork, NodeNumber, OpenGroup, OpenStore,
+    Outcome, PeerEvent, PeerServer, Peers, Proposal, ProposeError, Replica, ReplicaOptions, Reply,
+    Seat, StartError, Timing, open_group,
 };
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::commitlog::{CommitLog, TailBudget};
@@ -57,6 +58,8 @@ pub struct Setup {
     pub deaf: BTreeSet<NodeNumber>,
     pub disks: BTreeMap<NodeNumber, Arc<dyn FileSystem>>,
     pub catch_up: u64,
+    /// Recent log that each node keeps in memory.
+    pub tail_bytes: usize,
 }
 
 impl Setup {
@@ -67,6 +70,7 @@ impl Setup {
             deaf: BTreeSet::new(),
             disks: BTreeMap::new(),
             catch_up: 64 << 20,
+            tail_bytes: 64 << 10,
         }
     }
 }
@@ -122,6 +126,13 @@ impl Cluster {
 
     /// Starts nodes that do not run, at the same time, since they may wait for each other.
     pub async fn start(&mut self, nodes: &[NodeNumber]) {
+        for (number, refused) in self.try_start(nodes).await {
+            panic!("node {number} does not start: {refused}");
+        }
+    }
+
+    /// The same; returns those that do not start, and why.
+    pub async fn try_start(&mut self, nodes: &[NodeNumber]) -> Vec<(NodeNumber, StartError)> {
         let mut starting = JoinSet::new();
         for number in nodes {
             let start = Start {
@@ -134,12 +145,17 @@ impl Cluster {
             starting.spawn(start.run());
         }
         let started = timeout(LIMIT, starting.join_all()).await;
+        let mut refused = Vec::new();
         for (number, node) in started.expect("the nodes start") {
-            assert!(
-                self.nodes.insert(number, node).is_none(),
-                "node {number} runs already"
-            );
+            match node {
+                Ok(node) => {
+                    let before = self.nodes.insert(number, node);
+                    assert!(before.is_none(), "node {number} runs already");
+                }
+                Err(error) => refused.push((number, error)),
+            }
         }
+        refused
     }
 
     pub fn directory(&self, node: NodeNumber) -> PathBuf {
@@ -321,7 +337,7 @@ struct Start {
 }
 
 impl Start {
-    async fn run(self) -> (NodeNumber, Node) {
+    async fn run(self) -> (NodeNumber, Result<Node, StartError>) {
         let identity = identity(self.number, self.boot);
         let server = PeerServer::new(
             identity.clone(),
@@ -340,10 +356,16 @@ impl Start {
             incarnation: 0,
             segment_bytes: SEGMENT_BYTES,
         };
-        let seat = claim_seat(&fs, &self.directory, (&peers, &server), 0, wanted)
-            .await
-            .unwrap();
-        let (log, writer, store) = open(&fs, &self.directory, self.number);
+        let files = group_files(&fs, &self.directory, self.setup.tail_bytes);
+        let OpenGroup {
+            seat,
+            log,
+            writer,
+            store,
+        } = match open_group(files, (&peers, &server), 0, wanted).await {
+            Ok(open) => open,
+            Err(error) => return (self.number, Err(error)),
+        };
         let at = store.applied().map_or(0, |(index, _)| index.get());
         let (applied_to, applied) = watch::channel(at);
         let hook: AppliedHook = Arc::new(move |located, _, _| {
@@ -379,32 +401,30 @@ impl Start {
             peers,
             applied,
             tasks,
-            writer,
+            writer: writer.expect("a thread of its own"),
         };
-        (self.number, node)
+        (self.number, Ok(node))
     }
 }
 
-fn open(
-    fs: &Arc<dyn FileSystem>,
-    directory: &std::path::Path,
-    number: NodeNumber,
-) -> (CommitLog, JoinHandle<()>, Arc<Store>) {
-    let config = LogConfig {
+fn group_files(fs: &Arc<dyn FileSystem>, directory: &Path, tail_bytes: usize) -> GroupFiles {
+    let log = LogConfig {
         segment_bytes: SEGMENT_BYTES,
-        tail: TailBudget::new(64 << 10),
+        tail: TailBudget::new(tail_bytes),
         ..LogConfig::default()
     };
-    let (log, writer, _) = CommitLog::open(fs.clone(), directory, config).unwrap();
-    let writer = CommitLog::spawn_writer(writer, &format!("log-{number}")).unwrap();
-    let store = Store::open(
-        fs.clone(),
-        directory,
-        StoreConfig::default(),
-        log.clone(),
-        None,
-    );
-    (log, writer, Arc::new(store.unwrap()))
+    let (store_fs, store_directory) = (fs.clone(), directory.to_path_buf());
+    let open_store: OpenStore = Arc::new(move |log| {
+        let config = StoreConfig::default();
+        Store::open(store_fs.clone(), &store_directory, config, log, None)
+    });
+    GroupFiles {
+        fs: fs.clone(),
+        directory: directory.to_path_buf(),
+        log,
+        run_writer: Arc::new(|writer, name| CommitLog::spawn_writer(writer, name).map(Some)),
+        open_store,
+    }
 }
 
 pub fn identity(node: NodeNumber, boot: u64) -> Identity {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{Header, LeaderTag, Located, RECORD_HEADER_BYTES};
-use crate::fs::File;
+use super::format::{Header, LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES};
+use crate::fs::{BLOCK_BYTES, File};
 use crate::position::{LogIndex, PhysicalOffset};
 
 /// What a cursor reads from disk at once when it walks; bytes.
@@ -41,9 +41,19 @@ pub(crate) enum Stop {
     Bad(&'static str),
 }
 
+/// Where a cursor takes its bytes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Where they come from soonest, without leaving a copy in the page cache if that can be had.
+    Once,
+    /// From the device: what a restart would find.
+    Device,
+}
+
 /// Walks over one segment file. Positions are physical offsets.
 pub(crate) struct Cursor {
     file: Arc<dyn File>,
+    source: Source,
     base: u64,
     /// End of the readable range.
     limit: u64,
@@ -53,11 +63,17 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// A cursor over the file that begins at `base`; nothing at or beyond `limit` is read.
-    pub(crate) fn new(file: Arc<dyn File>, base: PhysicalOffset, limit: PhysicalOffset) -> Self {
+    pub(crate) fn new(
+        file: Arc<dyn File>,
+        base: PhysicalOffset,
+        limit: PhysicalOffset,
+        source: Source,
+    ) -> Self {
         let (base, limit) = (base.get(), limit.get());
         assert!(base <= limit, "segment {base} ends at {limit}");
         Self {
             file,
+            source,
             base,
             limit,
             chunk: Bytes::new(),
@@ -74,7 +90,14 @@ impl Cursor {
         if at < self.chunk_at || at + len > chunk_end {
             let want = len.max(CHUNK_BYTES).min(self.limit - at);
             let mut buffer = vec![0; want as usize];
-            let got = self.file.read_at(&mut buffer, at - self.base)?;
+            let got = match self.read(&mut buffer, at) {
+                // One bad sector must not take what is around it along.
+                Err(_) if want > len => {
+                    buffer.truncate(len as usize);
+                    self.read(&mut buffer, at)?
+                }
+                read => read?,
+            };
             buffer.truncate(got);
             self.chunk = Bytes::from(buffer);
             self.chunk_at = at;
@@ -84,6 +107,46 @@ impl Cursor {
         }
         let from = (at - self.chunk_at) as usize;
         Ok(Some(self.chunk.slice(from..from + len as usize)))
+    }
+
+    fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let place = at - self.base;
+        match self.source {
+            Source::Once => self.file.read_once_at(buffer, place),
+            Source::Device => self.file.read_device_at(buffer, place),
+        }
+    }
+
+    /// The first whole record at or behind `at` that is accepted, wherever it begins. What cannot be read is
+    /// passed over.
+    pub(crate) fn find_record(
+        &mut self,
+        at: PhysicalOffset,
+        accept: impl Fn(&Header) -> bool,
+    ) -> io::Result<Option<Header>> {
+        let mut at = at.get().next_multiple_of(RECORD_ALIGN);
+        while at + RECORD_HEADER_BYTES as u64 <= self.limit {
+            let bytes = match self.bytes(at, RECORD_HEADER_BYTES as u64) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    at = (at + 1).next_multiple_of(BLOCK_BYTES);
+                    continue;
+                }
+            };
+            let bytes: &[u8; RECORD_HEADER_BYTES] = bytes[..].try_into().expect("asked for it");
+            if Header::begins(bytes)
+                && let Ok(header) = Header::decode(bytes)
+                && header.offset.get() == at
+                && header.kind.is_some()
+                && accept(&header)
+                && matches!(self.payload(&header), Ok(Some(_)))
+            {
+                return Ok(Some(header));
+            }
+            at += RECORD_ALIGN;
+        }
+        Ok(None)
     }
 
     /// Looks at the header at `at`. `segment_end` is the end of the segment, which decides whether a rest is
@@ -146,26 +209,32 @@ pub(crate) struct RangeRead {
     pub end_exclusive: LogIndex,
     /// End of the records in this segment.
     pub end_offset: PhysicalOffset,
+    pub source: Source,
 }
 
 /// Why a cold read failed.
 #[derive(Debug)]
 pub(crate) enum RangeError {
-    Io(io::Error),
+    /// Offset in the file, the answer.
+    Io(u64, io::Error),
     /// Offset in the file, what is wrong.
     Bad(u64, &'static str),
 }
 
-impl From<io::Error> for RangeError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+impl RangeError {
+    /// Where in the file, and what is wrong.
+    pub(crate) fn describe(&self) -> (u64, String) {
+        match self {
+            Self::Io(at, error) => (*at, format!("cannot be read: {error}")),
+            Self::Bad(at, reason) => (*at, (*reason).to_owned()),
+        }
     }
 }
 
 impl RangeRead {
     /// Reads until the range, or `max_bytes` of payload, is exhausted; at least one record.
     pub(crate) fn run(&self, max_bytes: usize) -> Result<Vec<Located>, RangeError> {
-        let mut cursor = Cursor::new(self.file.clone(), self.base, self.end_offset);
+        let mut cursor = Cursor::new(self.file.clone(), self.base, self.end_offset, self.source);
         let mut at = self.known_offset;
         let mut expected = Expected {
             index: Some(self.known_index),
@@ -177,17 +246,19 @@ impl RangeRead {
             .index
             .is_some_and(|index| index < self.end_exclusive)
         {
-            let bad = |reason| RangeError::Bad(at.get() - self.base.get(), reason);
-            let header = match cursor.step(at, self.segment_end, expected)? {
+            let place = at.get() - self.base.get();
+            let bad = |reason| RangeError::Bad(place, reason);
+            let io = |error| RangeError::Io(place, error);
+            let step = cursor.step(at, self.segment_end, expected);
+            let header = match step.map_err(io)? {
                 Step::Record(header) => header,
                 Step::NextSegment => return Err(bad("the segment ends too early")),
                 Step::End(Stop::Clean) => return Err(bad("another record is expected here")),
                 Step::End(Stop::Bad(reason)) => return Err(bad(reason)),
             };
             if header.index >= self.from {
-                let payload = cursor
-                    .payload(&header)?
-                    .ok_or_else(|| bad("payload CRC mismatch"))?;
+                let payload = cursor.payload(&header).map_err(io)?;
+                let payload = payload.ok_or_else(|| bad("payload CRC mismatch"))?;
                 bytes += payload.len();
                 if !found.is_empty() && bytes > max_bytes {
                     break;

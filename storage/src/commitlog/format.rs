@@ -235,6 +235,11 @@ impl Header {
         bytes
     }
 
+    /// Whether the bytes begin as a header does; cheap.
+    pub(crate) fn begins(bytes: &[u8; RECORD_HEADER_BYTES]) -> bool {
+        read_u32(bytes, 0) == MAGIC
+    }
+
     /// Reads a header; `Err` says what is wrong with the bytes.
     pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_BYTES]) -> Result<Self, &'static str> {
         if read_u32(bytes, 0) != MAGIC {

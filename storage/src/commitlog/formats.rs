@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::format::{Header, RECORD_HEADER_BYTES};
-use super::hard_state::HardState;
+use super::hard_state::{HardState, Held};
 use super::mark::Mark;
 use super::sidecar::Sidecar;
 use crate::fs::FileSystem;
@@ -47,5 +47,8 @@ pub(crate) fn store_hard_state(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) {
 }
 
 pub(crate) fn load_hard_state(fs: &dyn FileSystem, path: &Path) -> Option<Vec<u8>> {
-    HardState::open(fs, path).ok()?.1
+    match HardState::open(fs, path).ok()?.1 {
+        Held::Value(bytes) => Some(bytes),
+        Held::Nothing | Held::Lost => None,
+    }
 }

@@ -1,6 +1,10 @@
 //! What the writer writes together, and what it must carry out alone.
 
+use bytes::Bytes;
+
+use super::damage::MendDone;
 use super::format::{LeaderTag, Located};
+use super::holes::Hole;
 use super::log::Done;
 use super::shared::Command;
 use super::view::{LogStart, Truncation};
@@ -23,6 +27,7 @@ pub(crate) enum Alone {
     Truncate(Truncation, u64, Done),
     Purge((LogIndex, LeaderTag), LogStart, Vec<PhysicalOffset>, Done),
     Reset(LogStart, Vec<PhysicalOffset>, u64, Done),
+    Fill(Hole, Bytes, MendDone),
     Shutdown,
 }
 
@@ -72,6 +77,7 @@ impl Group {
             } => {
                 return Some(Alone::Reset(start, removed, epoch, done));
             }
+            Command::Fill { hole, bytes, done } => return Some(Alone::Fill(hole, bytes, done)),
             Command::Shutdown => return Some(Alone::Shutdown),
         }
         None

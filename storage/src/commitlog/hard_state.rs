@@ -25,6 +25,17 @@ const SLOT_HEADER: usize = 20;
 /// Most bytes that fit into a slot.
 pub(crate) const HARD_STATE_BYTES_MAX: usize = SLOT_BYTES as usize - SLOT_HEADER;
 
+/// What a file held when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// There was no file.
+    Nothing,
+    /// The last state that was stored.
+    Value(Vec<u8>),
+    /// There was a file without a whole slot: damaged, or its creation was cut short.
+    Lost,
+}
+
 /// The file. One owner.
 pub(crate) struct HardState {
     file: Arc<dyn File>,
@@ -35,41 +46,26 @@ pub(crate) struct HardState {
 }
 
 impl HardState {
-    /// Opens the file, creating an empty one if there is none, and returns what it holds.
-    pub(crate) fn open(
-        fs: &dyn FileSystem,
-        path: &Path,
-    ) -> Result<(Self, Option<Vec<u8>>), OpenError> {
-        let file = match fs.open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(fs, path)?,
+    /// Opens the file, creating an empty one if there is none, and says what it holds. One bad slot is healed
+    /// from the other.
+    pub(crate) fn open(fs: &dyn FileSystem, path: &Path) -> Result<(Self, Held), OpenError> {
+        let (file, new) = match fs.open(path) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (create(fs, path)?, true),
             Err(error) => return Err(OpenError::io("open", path)(error)),
         };
         let mut newest: Option<(u64, u64, Vec<u8>)> = None;
-        let mut damaged = [false; 2];
         for slot in 0..2 {
-            match read_slot(&*file, slot).map_err(OpenError::io("read", path))? {
-                Slot::Empty => {}
-                Slot::Damaged => damaged[slot as usize] = true,
-                Slot::Valid(sequence, bytes) => {
-                    if newest.as_ref().is_none_or(|(best, _, _)| sequence > *best) {
-                        newest = Some((sequence, slot, bytes));
-                    }
-                }
+            if let Some((sequence, bytes)) = read_slot(&*file, slot)
+                && newest.as_ref().is_none_or(|(best, _, _)| sequence > *best)
+            {
+                newest = Some((sequence, slot, bytes));
             }
         }
-        // A crash during the very first write leaves slot 0 torn and slot 1 empty, nothing else does.
-        if newest.is_none() && damaged[1] {
-            let reason = "neither slot is readable".to_owned();
-            return Err(OpenError::Corrupt {
-                path: path.to_path_buf(),
-                offset: 0,
-                reason,
-            });
-        }
-        let (sequence, durable, bytes) = match newest {
-            Some((sequence, slot, bytes)) => (sequence, slot, Some(bytes)),
-            None => (0, 1, None),
+        let (sequence, durable, held) = match newest {
+            Some((sequence, slot, bytes)) => (sequence, slot, Held::Value(bytes)),
+            None if new => (0, 1, Held::Nothing),
+            None => (0, 1, Held::Lost),
         };
         let mut state = Self {
             file,
@@ -77,11 +73,11 @@ impl HardState {
             sequence,
             durable,
         };
-        if let Some(bytes) = &bytes {
-            // What was read may only be in the page cache, and the other slot may be torn.
+        if let Held::Value(bytes) = &held {
+            // What was read may only be in the page cache, and the other slot may be torn or rotten.
             state.store(bytes).map_err(OpenError::io("write", path))?;
         }
-        Ok((state, bytes))
+        Ok((state, held))
     }
 
     /// The file's path, for error messages.
@@ -137,32 +133,24 @@ fn create(fs: &dyn FileSystem, path: &Path) -> Result<Arc<dyn File>, OpenError> 
     Ok(file)
 }
 
-enum Slot {
-    Empty,
-    Damaged,
-    Valid(u64, Vec<u8>),
-}
-
-fn read_slot(file: &dyn File, slot: u64) -> io::Result<Slot> {
+/// Sequence and contents of a slot; `None` if it is empty, torn, rotten, or cannot be read.
+fn read_slot(file: &dyn File, slot: u64) -> Option<(u64, Vec<u8>)> {
     let mut bytes = vec![0; SLOT_BYTES as usize];
-    // A file that is too short reads as zeros: its creation was cut short.
-    file.read_at(&mut bytes, slot * SLOT_BYTES)?;
-    if bytes.iter().all(|byte| *byte == 0) {
-        return Ok(Slot::Empty);
+    // A file that is too short reads as zeros.
+    if let Err(error) = file.read_at(&mut bytes, slot * SLOT_BYTES) {
+        tracing::warn!(slot, %error, "a slot of a two-slot file cannot be read");
+        return None;
     }
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
     let length = u32_at(16) as usize;
     if u32_at(0) != MAGIC || length > HARD_STATE_BYTES_MAX {
-        return Ok(Slot::Damaged);
+        return None;
     }
     if crc32fast::hash(&bytes[8..SLOT_HEADER + length]) != u32_at(4) {
-        return Ok(Slot::Damaged);
+        return None;
     }
     let sequence = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
-    Ok(Slot::Valid(
-        sequence,
-        bytes[SLOT_HEADER..SLOT_HEADER + length].to_vec(),
-    ))
+    Some((sequence, bytes[SLOT_HEADER..SLOT_HEADER + length].to_vec()))
 }
 
 #[cfg(test)]
@@ -172,7 +160,10 @@ mod tests {
     use crate::fs::RealFs;
 
     fn reopen(path: &Path) -> Option<Vec<u8>> {
-        HardState::open(&RealFs, path).unwrap().1
+        match HardState::open(&RealFs, path).unwrap().1 {
+            Held::Value(bytes) => Some(bytes),
+            Held::Nothing | Held::Lost => None,
+        }
     }
 
     fn damage(path: &Path, at: u64) {
@@ -188,7 +179,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("vote");
             let (mut state, nothing) = HardState::open(&RealFs, &path).unwrap();
-            assert_eq!(nothing, None);
+            assert_eq!(nothing, Held::Nothing);
             state.store(b"one").unwrap();
             state.store(b"two").unwrap();
             damage(&path, slot * SLOT_BYTES + 21);
@@ -220,20 +211,30 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_first_write_is_no_state_and_two_bad_slots_are_refused() {
+    fn a_slot_that_rots_is_healed_from_the_other_at_the_next_open() {
+        for slot in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("vote");
+            let (mut state, _) = HardState::open(&RealFs, &path).unwrap();
+            state.store(b"kept").unwrap();
+            damage(&path, slot * SLOT_BYTES + 4);
+            assert_eq!(reopen(&path).as_deref(), Some(&b"kept"[..]));
+            damage(&path, (1 - slot) * SLOT_BYTES + 9);
+            assert_eq!(reopen(&path).as_deref(), Some(&b"kept"[..]));
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_whole_slot_is_lost_and_not_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vote");
         let (mut state, _) = HardState::open(&RealFs, &path).unwrap();
-        state.store_lazily(b"first").unwrap();
-        damage(&path, 23);
-        assert_eq!(reopen(&path), None);
-        let (mut state, _) = HardState::open(&RealFs, &path).unwrap();
         state.store(b"again").unwrap();
+        let lost = || HardState::open(&RealFs, &path).unwrap().1;
         damage(&path, 20);
         damage(&path, SLOT_BYTES + 20);
-        assert!(matches!(
-            HardState::open(&RealFs, &path),
-            Err(OpenError::Corrupt { .. })
-        ));
+        assert_eq!(lost(), Held::Lost);
+        RealFs.open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(lost(), Held::Lost);
     }
 }

@@ -425,7 +425,7 @@ impl CommitLog {
         self.shared.config.segment_bytes
     }
 
-    fn open_state(&self) -> Result<MutexGuard<'_, State>, LogError> {
+    pub(super) fn open_state(&self) -> Result<MutexGuard<'_, State>, LogError> {
         let state = self.shared.lock();
         match &state.failed {
             None => Ok(state),
@@ -433,7 +433,7 @@ impl CommitLog {
         }
     }
 
-    fn enqueue(&self, mut state: MutexGuard<'_, State>, command: Command) {
+    pub(super) fn enqueue(&self, mut state: MutexGuard<'_, State>, command: Command) {
         state.queue.push_back(command);
         drop(state);
         self.shared.wake();

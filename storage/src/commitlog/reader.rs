@@ -9,23 +9,18 @@ use bytes::Bytes;
 
 use super::CommitLog;
 use super::cold::NextRead;
-use super::cursor::{Cursor, Expected, RangeError, RangeRead, Step};
+use super::cursor::{Cursor, Expected, RangeError, RangeRead, Source, Step};
 use super::format::{LeaderTag, Located, RECORD_HEADER_BYTES, segment_base};
+use super::holes::Hole;
 use super::segment::segment_path;
 use super::view::{Segment, View};
 use crate::error::ReadError;
 use crate::fs::File;
 use crate::position::{LogIndex, PhysicalOffset};
 
-/// Fetched by the file system behind what is read from the disk.
-const READ_AHEAD_BYTES: u64 = 2 << 20;
-
 /// Something that should be read before it is asked for.
 #[derive(Debug)]
 pub struct ReadAhead(NextRead);
-
-/// Payload read at once by `verify_segment`; bytes.
-const VERIFY_BYTES: usize = 1 << 20;
 
 impl CommitLog {
     /// Whether a read that starts at `index` needs no disk. Memory only; a moment later it may.
@@ -38,7 +33,8 @@ impl CommitLog {
     /// disk, with their CRC checked. May run next to everything.
     ///
     /// # Errors
-    /// `Purged` or `NotFound` when `from` is not in the log; `Corrupt` and `Io` when the disk lets us down.
+    /// `Purged` or `NotFound` when `from` is not in the log; `Corrupt` when the disk lets us down: the place
+    /// is fenced then, and comes back once it is mended.
     pub fn read(
         &self,
         from: LogIndex,
@@ -56,8 +52,8 @@ impl CommitLog {
         self.read_stored(from, end_exclusive, max_bytes)
     }
 
-    /// Like [`read`](Self::read), but also in front of the logical start.
-    pub(super) fn read_stored(
+    /// Like [`read`](Self::read), but also in front of the logical start, as far as the disk has it.
+    pub(crate) fn read_stored(
         &self,
         from: LogIndex,
         end_exclusive: LogIndex,
@@ -92,6 +88,14 @@ impl CommitLog {
                 );
                 return Ok(found);
             }
+            if let Some(hole) = view.holes.at(next).filter(|hole| !hole.is_filler()) {
+                let error = self.fenced(hole);
+                return if found.is_empty() {
+                    Err(error)
+                } else {
+                    Ok(found)
+                };
+            }
             let Some(range) = cold_range(view, self.segment_bytes(), next, end_exclusive) else {
                 return Err(purged(format!("record {next}"), view));
             };
@@ -101,7 +105,16 @@ impl CommitLog {
             if self.shared.lock().view.epoch != epoch {
                 continue;
             }
-            let more = read.map_err(|error| self.read_error(range.base, error))?;
+            let more = match read {
+                Ok(more) => more,
+                Err(error) => {
+                    self.note_damage(range.base, &error);
+                    if found.is_empty() {
+                        return Err(self.read_error(range.base, error));
+                    }
+                    return Ok(found);
+                }
+            };
             let more_bytes: usize = more
                 .iter()
                 .map(|located| located.record.payload.len())
@@ -114,18 +127,23 @@ impl CommitLog {
         }
     }
 
-    fn read_error(&self, base: PhysicalOffset, error: RangeError) -> ReadError {
+    pub(super) fn read_error(&self, base: PhysicalOffset, error: RangeError) -> ReadError {
         let path = segment_path(&self.shared.dir, base);
-        match error {
-            RangeError::Io(source) => ReadError::Io {
-                path,
-                source: Arc::new(source),
-            },
-            RangeError::Bad(offset, reason) => ReadError::Corrupt {
-                path,
-                offset,
-                reason: reason.to_owned(),
-            },
+        let (offset, reason) = error.describe();
+        ReadError::Corrupt {
+            path,
+            offset,
+            reason,
+        }
+    }
+
+    /// The error for what is inside of a hole.
+    fn fenced(&self, hole: &Hole) -> ReadError {
+        let base = segment_base(hole.from, self.segment_bytes());
+        ReadError::Corrupt {
+            path: segment_path(&self.shared.dir, base),
+            offset: hole.from.get() - base.get(),
+            reason: "damaged, waiting for a peer's copy".to_owned(),
         }
     }
 
@@ -147,7 +165,7 @@ impl CommitLog {
     /// checked. The range is not trusted. `may_wait` says whether the disk may be waited for.
     ///
     /// # Errors
-    /// `Purged`, `NotFound` also when the range is not in one payload, `NotInMemory`, `Corrupt`, `Io`.
+    /// `Purged`, `NotFound` also when the range is not in one payload, `NotInMemory`, `Corrupt`.
     pub fn read_bytes(
         &self,
         offset: PhysicalOffset,
@@ -165,6 +183,9 @@ impl CommitLog {
             }
             if let Some(located) = view.tail.at(offset) {
                 return payload_range(located, offset, len);
+            }
+            if let Some(hole) = view.holes.over(offset, offset.plus(len as u64)) {
+                return Err(self.fenced(hole));
             }
             let epoch = view.epoch;
             drop(state);
@@ -204,37 +225,14 @@ impl CommitLog {
         if let Some(from) = from
             && let Ok(records) = self.read_stored(from, LogIndex::new(u64::MAX), bytes_max)
         {
-            self.will_go_on(&records);
             cold.keep(records, epoch);
-        }
-    }
-
-    /// Lets the file system fetch what follows.
-    fn will_go_on(&self, records: &[Located]) {
-        let state = self.shared.lock();
-        let end = records.last().map(Located::end_offset);
-        let segment = end.and_then(|end| {
-            let base = segment_base(end, self.segment_bytes());
-            state.view.segment_at(base)
-        });
-        if let Some((end, segment)) = end.zip(segment)
-            && let Some(file) = segment.file.clone()
-        {
-            let at = end.get() - segment.base.get();
-            drop(state);
-            file.will_read(at, READ_AHEAD_BYTES);
         }
     }
 
     /// Reads records from the disk into memory; returns the one among them whose bytes include `offset`.
     fn read_cold(&self, offset: PhysicalOffset, epoch: u64) -> Result<Option<Located>, ReadError> {
         let next = self.shared.cold.next_read(offset, epoch);
-        let known = {
-            let state = self.shared.lock();
-            let segment = self.segment_for(&state.view, offset, 1)?;
-            segment.sparse.floor_at(offset).map(|known| known.index)
-        };
-        let mut from = next.from.or(known);
+        let mut from = next.from.or_else(|| self.index_before(offset));
         // More than one turn only when the known record is far in front.
         while let Some(index) = from {
             let records = self.read_stored(index, LogIndex::new(u64::MAX), next.bytes_max)?;
@@ -242,9 +240,6 @@ impl CommitLog {
             let end = last.end_offset();
             from = (end <= offset).then(|| last.record.index.next());
             let found = records.iter().find(|l| offset < l.end_offset()).cloned();
-            if found.is_some() {
-                self.will_go_on(&records);
-            }
             self.shared.cold.keep(records, epoch);
             if let Some(located) = found {
                 return Ok(Some(located).filter(|located| located.offset <= offset));
@@ -272,7 +267,7 @@ impl CommitLog {
     /// The record that starts exactly at `offset`, which is not trusted.
     ///
     /// # Errors
-    /// `Purged`; `NotFound` when no record starts there; `Corrupt` when its payload is damaged; `Io`.
+    /// `Purged`; `NotFound` when no record starts there; `Corrupt` when it is damaged.
     pub fn record_at(&self, offset: PhysicalOffset) -> Result<Located, ReadError> {
         loop {
             let state = self.shared.lock();
@@ -294,43 +289,13 @@ impl CommitLog {
             if self.shared.lock().view.epoch == epoch {
                 return match read {
                     Ok(located) => located.ok_or_else(|| not_found_at(offset)),
-                    Err(error) => Err(self.read_error(base, error)),
+                    Err(error) => {
+                        self.note_damage(base, &error);
+                        Err(self.read_error(base, error))
+                    }
                 };
             }
         }
-    }
-
-    /// Reads a whole segment and checks all CRCs; returns the bytes of payload. Opening the log trusts index
-    /// files for what is old, so damage there shows in reads only: call this now and then for each sealed
-    /// segment. Cost: reads the segment, up to 1 MiB at a time. May run next to everything.
-    ///
-    /// # Errors
-    /// `Corrupt` names the place; `Io`; `NotFound` if there is no such segment (any more).
-    pub fn verify_segment(&self, base: PhysicalOffset) -> Result<u64, ReadError> {
-        let range = {
-            let state = self.shared.lock();
-            let next = state.view.segment_at(base.plus(self.segment_bytes()));
-            let end = next.map(|next| next.first_index);
-            let end = end.or_else(|| state.view.last.map(|(last, _)| last.next()));
-            state
-                .view
-                .segment_at(base)
-                .map(|segment| segment.first_index)
-                .zip(end)
-        };
-        let (mut from, end) = range.ok_or_else(|| not_found_at(base))?;
-        let mut bytes = 0;
-        while from < end {
-            let read = self.read_stored(from, end, VERIFY_BYTES)?;
-            bytes += read
-                .iter()
-                .map(|located| located.record.payload.len() as u64)
-                .sum::<u64>();
-            from = read
-                .last()
-                .map_or(end, |located| located.record.index.next());
-        }
-        Ok(bytes)
     }
 }
 
@@ -372,6 +337,9 @@ fn cold_range(
     if let Some(next) = view.segment_at(segment.base.plus(segment_bytes)) {
         end = end.min(next.first_index);
     }
+    if let Some(damaged) = view.holes.next_after(from) {
+        end = end.min(damaged);
+    }
     Some(RangeRead {
         file,
         base: segment.base,
@@ -381,6 +349,7 @@ fn cold_range(
         from,
         end_exclusive: end,
         end_offset: segment.end_offset,
+        source: Source::Once,
     })
 }
 
@@ -390,15 +359,17 @@ fn record_in(
     end: PhysicalOffset,
     offset: PhysicalOffset,
 ) -> Result<Option<Located>, RangeError> {
-    let mut cursor = Cursor::new(file, base, end);
+    let io = |error| RangeError::Io(offset.get() - base.get(), error);
+    let mut cursor = Cursor::new(file, base, end, Source::Once);
     let anything = Expected {
         index: None,
         previous: None,
     };
-    let Step::Record(header) = cursor.step(offset, end.get(), anything)? else {
+    let step = cursor.step(offset, end.get(), anything).map_err(io)?;
+    let Step::Record(header) = step else {
         return Ok(None);
     };
-    match cursor.payload(&header)? {
+    match cursor.payload(&header).map_err(io)? {
         Some(payload) => Ok(Some(header.with_payload(payload))),
         None => Err(RangeError::Bad(
             offset.get() - base.get(),

@@ -1,32 +1,34 @@
 //! Opening a log: what is on disk, what of it counts, and what is cut off.
 //!
-//! The log is walked from its start, or from the last record that an index file vouches for, to the first
-//! place where the next record is not found. If that place lies at or beyond the synced mark, it is the end:
-//! what follows was never acknowledged, and segments behind it are removed. If it lies below the mark,
-//! something that was durable is gone; then nothing is touched and the log does not open.
+//! The log is walked (`walk`). What follows its end was never acknowledged, and is cut off. If something
+//! that was durable is damaged, nothing is touched, and the log does not open before it is mended (ADR 10).
+//!
+//! Vote and mark are needed to open a log. A vote that is lost cannot be made up: the replica might vote
+//! twice in a term. A mark that is lost can, if the log ends cleanly: everything in it then counts as
+//! durable.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::CommitLog;
 use super::blocks::Blocks;
-use super::cursor::{Cursor, Expected, Step, Stop};
+use super::cursor::{Cursor, Source};
 use super::format::segment_base;
-use super::hard_state::HardState;
+use super::hard_state::{HardState, Held};
 use super::mark::Mark;
 use super::segment::{MARK_FILE, VOTE_FILE, index_of_name, segment_of_name, segment_path};
 use super::shared::{Shared, State};
-use super::sidecar::{self, Sidecar};
+use super::sidecar;
 use super::spares::Spares;
-use super::sparse::SparseEntry;
 use super::view::{LogStart, View};
+use super::walk::Walk;
 use super::writer::{Active, WriterFiles};
 use crate::config::LogConfig;
-use crate::error::OpenError;
-use crate::fs::{File, FileSystem};
-use crate::planted::{Bug, planted};
-use crate::position::PhysicalOffset;
+use crate::error::{Damage, LogError, OpenError};
+use crate::fs::FileSystem;
+use crate::position::{LogIndex, PhysicalOffset};
 
 /// What was found when the log was opened, for the log file and for tests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,8 +54,12 @@ pub(crate) fn recover(
     ensure_dir(&*fs, dir)?;
     let names = fs.list(dir).map_err(OpenError::io("list", dir))?;
     let bases: Vec<PhysicalOffset> = names.iter().filter_map(|n| segment_of_name(n)).collect();
-    let (mark_file, mut mark) = open_mark(&*fs, dir, &config, bases.is_empty())?;
-    let (vote_file, vote) = HardState::open(&*fs, &dir.join(VOTE_FILE))?;
+    let HardStates {
+        vote_file,
+        vote,
+        mark_file,
+        mut mark,
+    } = open_hard_states(&*fs, dir, &config, &bases)?;
 
     let mut walk = Walk::new(&*fs, dir, &config, mark);
     let torn = walk.run(&bases)?;
@@ -61,26 +67,33 @@ pub(crate) fn recover(
         view,
         end,
         walked_bytes,
+        damaged,
         ..
     } = walk;
-
+    let marked_end = mark.end();
     let mut files = WriterFiles {
         mark_file,
         mark,
         vote_file,
         active: None,
     };
-    let removed_segments = remove_others(&*fs, dir, &bases, &view)?;
-    for base in names.iter().filter_map(|name| index_of_name(name)) {
-        if view.segment_at(base).is_none() {
-            sidecar::remove(&*fs, dir, base);
-        }
+    let limits = (config.segment_bytes, config.spare_segments);
+    let state = State {
+        view,
+        queue: VecDeque::new(),
+        failed: None,
+        vote,
+        committed: mark.committed.min(end.last_index),
+        history: 0,
+    };
+    if let Some(first) = damaged {
+        return Err(damage((fs, dir), config, state, first)?);
     }
-    files.active = reopen_active(&*fs, &view, end, &config, dir)?;
-    let marked_end = mark.end();
+    let removed_segments = remove_others(&*fs, dir, &names, &state.view)?;
+    files.active = reopen_active(&*fs, &state.view, end, &config, dir)?;
     mark.synced = end;
-    mark.purged = view.purged;
-    mark.committed = mark.committed.min(end.last_index);
+    mark.purged = state.view.purged;
+    mark.committed = state.committed;
     if mark != files.mark {
         files
             .mark_file
@@ -88,7 +101,6 @@ pub(crate) fn recover(
             .map_err(OpenError::io("write", dir.join(MARK_FILE)))?;
         files.mark = mark;
     }
-    let limits = (config.segment_bytes, config.spare_segments);
     let spares = Spares::open(fs.clone(), dir, &names, limits)?;
     fs.sync_dir(dir)
         .map_err(OpenError::io("sync directory", dir))?;
@@ -99,19 +111,27 @@ pub(crate) fn recover(
         removed_segments,
         walked_bytes,
     };
-    let state = State {
-        view,
-        queue: VecDeque::new(),
-        failed: None,
-        vote,
-        committed: mark.committed,
-        history: 0,
-    };
-    Ok((
-        Shared::new(fs, dir, config, spares, state),
-        files,
-        recovered,
-    ))
+    let shared = Shared::new(fs, dir, config, spares, state);
+    Ok((shared, files, recovered))
+}
+
+/// A log with holes: can be read around them, and takes no changes.
+fn damage(
+    (fs, dir): (Arc<dyn FileSystem>, &Path),
+    config: LogConfig,
+    mut state: State,
+    (base, offset, reason): (PhysicalOffset, u64, String),
+) -> Result<OpenError, OpenError> {
+    state.failed = Some(LogError::Closed);
+    let limits = (config.segment_bytes, config.spare_segments);
+    let spares = Spares::open(fs.clone(), dir, &[], limits)?;
+    let shared = Arc::new(Shared::new(fs, dir, config, spares, state));
+    Ok(OpenError::Damaged(Box::new(Damage {
+        log: CommitLog { shared },
+        path: segment_path(dir, base),
+        offset,
+        reason,
+    })))
 }
 
 fn ensure_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), OpenError> {
@@ -131,58 +151,138 @@ fn ensure_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn open_mark(
+/// Vote and mark, and what they hold.
+struct HardStates {
+    vote_file: HardState,
+    vote: Option<Vec<u8>>,
+    mark_file: HardState,
+    mark: Mark,
+}
+
+/// Opens vote and mark. The vote's file is made first, so that a mark without a vote is damage.
+fn open_hard_states(
     fs: &dyn FileSystem,
     dir: &Path,
     config: &LogConfig,
-    new: bool,
-) -> Result<(HardState, Mark), OpenError> {
-    let path = dir.join(MARK_FILE);
-    let corrupt = |reason| OpenError::Corrupt {
-        path: path.clone(),
-        offset: 0,
-        reason,
+    bases: &[PhysicalOffset],
+) -> Result<HardStates, OpenError> {
+    let (vote_path, mark_path) = (dir.join(VOTE_FILE), dir.join(MARK_FILE));
+    let (mut vote_file, vote) = HardState::open(fs, &vote_path)?;
+    let (mut mark_file, mark) = HardState::open(fs, &mark_path)?;
+    let is_new = bases.is_empty() && !matches!(mark, Held::Value(_));
+    let lost = |path: &Path, reason: &str| OpenError::Lost {
+        path: path.to_path_buf(),
+        reason: reason.to_owned(),
     };
-    let (mut file, bytes) = HardState::open(fs, &path)?;
-    let Some(bytes) = bytes else {
-        // The mark is durable before the first segment is created.
-        if !new {
-            return Err(corrupt("there are segments but no synced mark".to_owned()));
+    let vote = match vote {
+        Held::Value(vote) => Some(vote).filter(|vote| !vote.is_empty()),
+        Held::Nothing | Held::Lost if is_new => {
+            // Never voted, and that is known from now on.
+            vote_file
+                .store(&[])
+                .map_err(OpenError::io("write", &vote_path))?;
+            None
         }
-        let mark = Mark::new(config.segment_bytes, LogStart::default());
-        file.store(&mark.encode())
-            .map_err(OpenError::io("write", &path))?;
-        return Ok((file, mark));
+        Held::Nothing => return Err(lost(&vote_path, "the vote is missing")),
+        Held::Lost => return Err(lost(&vote_path, "both copies of the vote are damaged")),
     };
-    let mark = Mark::decode(&bytes).map_err(corrupt)?;
-    if mark.segment_bytes != config.segment_bytes {
-        let reason = format!(
-            "the log has segments of {} bytes, the configuration says {}; the size cannot change",
-            mark.segment_bytes, config.segment_bytes
-        );
-        return Err(OpenError::Mismatch { path, reason });
-    }
-    Ok((file, mark))
+    let mark = match mark {
+        Held::Value(bytes) => checked_mark(&bytes, &mark_path, config)?,
+        Held::Nothing | Held::Lost => {
+            let mark = match bases {
+                [] if vote.is_none() => Mark::new(config.segment_bytes, LogStart::default()),
+                [] => return Err(lost(&mark_path, "the log and its mark are gone")),
+                [..] => rebuilt_mark((fs, dir), config, bases)?
+                    .ok_or_else(|| lost(&mark_path, "the mark is lost and the log is damaged"))?,
+            };
+            // Durable before the first segment is created.
+            mark_file
+                .store(&mark.encode())
+                .map_err(OpenError::io("write", &mark_path))?;
+            mark
+        }
+    };
+    Ok(HardStates {
+        vote_file,
+        vote,
+        mark_file,
+        mark,
+    })
 }
 
-/// Removes the segment files that are not part of the log.
+fn checked_mark(bytes: &[u8], path: &Path, config: &LogConfig) -> Result<Mark, OpenError> {
+    let mismatch = |reason| OpenError::Mismatch {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let mark = Mark::decode(bytes).map_err(mismatch)?;
+    if mark.segment_bytes != config.segment_bytes {
+        return Err(mismatch(format!(
+            "the log has segments of {} bytes, the configuration says {}; the size cannot change",
+            mark.segment_bytes, config.segment_bytes
+        )));
+    }
+    Ok(mark)
+}
+
+/// The mark of a log whose own is lost: all of it counts as durable. `None` if anything in it is doubtful.
+fn rebuilt_mark(
+    (fs, dir): (&dyn FileSystem, &Path),
+    config: &LogConfig,
+    bases: &[PhysicalOffset],
+) -> Result<Option<Mark>, OpenError> {
+    let path = segment_path(dir, bases[0]);
+    let file = fs
+        .open_direct(&path)
+        .map_err(OpenError::io("open", &path))?;
+    let limit = bases[0].plus(config.segment_bytes);
+    let mut cursor = Cursor::new(file, bases[0], limit, Source::Device);
+    let first = cursor.find_record(bases[0], |_| true);
+    let first = first.map_err(OpenError::io("read", &path))?;
+    // A log that begins inside of a segment looks the same as one whose beginning is damaged.
+    let Some(first) = first.filter(|first| first.offset == bases[0]) else {
+        return Ok(None);
+    };
+    let start = LogStart {
+        last_index: (first.index > LogIndex::ZERO).then(|| first.index.before()),
+        last_tag: first.previous,
+        next_offset: first.offset,
+    };
+    let mut mark = Mark::new(config.segment_bytes, start);
+    let mut walk = Walk::new(fs, dir, config, mark);
+    let torn = walk.run(bases)?;
+    let beyond = walk.find_record(bases, PhysicalOffset::new(u64::MAX))?;
+    if torn.is_some() || beyond.is_some() {
+        return Ok(None);
+    }
+    mark.synced = walk.end;
+    tracing::warn!(dir = %dir.display(), end = %mark.end(), "the mark was lost and is made anew");
+    Ok(Some(mark))
+}
+
+/// Removes the segments and index files that are not part of the log.
 fn remove_others(
     fs: &dyn FileSystem,
     dir: &Path,
-    bases: &[PhysicalOffset],
+    names: &[String],
     view: &View,
 ) -> Result<usize, OpenError> {
     let mut removed = 0;
-    for base in bases
-        .iter()
-        .rev()
-        .filter(|base| view.segment_at(**base).is_none())
-    {
+    let bases: Vec<_> = names.iter().filter_map(|n| segment_of_name(n)).collect();
+    for base in bases.iter().rev() {
+        if view.segment_at(*base).is_some() {
+            continue;
+        }
         let path = segment_path(dir, *base);
         fs.remove(&path).map_err(OpenError::io("remove", &path))?;
         fs.sync_dir(dir)
             .map_err(OpenError::io("sync directory", dir))?;
         removed += 1;
+    }
+    for base in names.iter().filter_map(|name| index_of_name(name)) {
+        if view.segment_at(base).is_none() {
+            sidecar::remove(fs, dir, base);
+        }
     }
     Ok(removed)
 }
@@ -210,199 +310,4 @@ fn reopen_active(
     let blocks = Blocks::at(&*file, end.next_offset.get() - base.get())
         .map_err(OpenError::io("read", &path))?;
     Ok(Some(Active { base, file, blocks }))
-}
-
-/// The walk over the segments.
-struct Walk<'a> {
-    fs: &'a dyn FileSystem,
-    dir: &'a Path,
-    segment_bytes: u64,
-    mark: Mark,
-    view: View,
-    end: LogStart,
-    walked_bytes: u64,
-}
-
-/// How the walk over one segment ended.
-enum SegmentEnd {
-    Continues,
-    Ends(Stop),
-}
-
-impl<'a> Walk<'a> {
-    fn new(fs: &'a dyn FileSystem, dir: &'a Path, config: &LogConfig, mark: Mark) -> Self {
-        let view = View::new(config.segment_bytes, config.tail.clone(), mark.start);
-        let segment_bytes = config.segment_bytes;
-        Self {
-            fs,
-            dir,
-            segment_bytes,
-            mark,
-            view,
-            end: mark.start,
-            walked_bytes: 0,
-        }
-    }
-
-    /// Walks from the start of the log to its end; returns what was torn there.
-    fn run(&mut self, bases: &[PhysicalOffset]) -> Result<Option<&'static str>, OpenError> {
-        let mut base = segment_base(self.end.next_offset, self.segment_bytes);
-        // The first record may have been too large for the rest of the segment in which the log begins. It
-        // always fits into a whole one: if the log begins with a segment, that is where its first record is.
-        let after = base.plus(self.segment_bytes);
-        if self.end.next_offset > base && !bases.contains(&base) && bases.contains(&after) {
-            base = after;
-        }
-        let mut torn = None;
-        let mut at = base;
-        let mut reason = "the file is missing".to_owned();
-        while bases.contains(&base) {
-            match self.walk_segment(base)? {
-                SegmentEnd::Continues => {}
-                SegmentEnd::Ends(Stop::Clean) => {
-                    at = self.end.next_offset;
-                    reason = "the next record is missing".to_owned();
-                    break;
-                }
-                SegmentEnd::Ends(Stop::Bad(what)) => {
-                    at = self.end.next_offset;
-                    torn = Some(what);
-                    reason = what.to_owned();
-                    break;
-                }
-            }
-            base = base.plus(self.segment_bytes);
-            at = base;
-        }
-        if self.end.next_offset < self.mark.end() {
-            let path = segment_path(self.dir, base);
-            let offset = at.get().saturating_sub(base.get());
-            return Err(OpenError::Corrupt {
-                path,
-                offset,
-                reason,
-            });
-        }
-        self.settle_bounds();
-        Ok(torn)
-    }
-
-    fn settle_bounds(&mut self) {
-        let start = self.mark.start;
-        let purged = self
-            .mark
-            .purged
-            .filter(|(index, _)| Some(*index) <= self.end.last_index);
-        self.view.purged = purged.max(start.last());
-        self.view.flushed = self.end.last_index;
-    }
-
-    /// Takes over the records of one segment, makes them durable, and says how it ended.
-    fn walk_segment(&mut self, base: PhysicalOffset) -> Result<SegmentEnd, OpenError> {
-        let path = segment_path(self.dir, base);
-        let file = self.fs.open(&path).map_err(OpenError::io("open", &path))?;
-        let walked_before = self.walked_bytes;
-        let outcome = self
-            .walk_records(base, &file)
-            .map_err(OpenError::io("read", &path))?;
-        let beyond_mark = self.end.next_offset > self.mark.end() && !planted(Bug::CacheTrusted);
-        if beyond_mark && self.walked_bytes > walked_before {
-            // They may only be in the page cache: whoever wrote them did not live to sync them.
-            file.sync_data().map_err(OpenError::io("sync", &path))?;
-        }
-        self.view.attach(base, file);
-        Ok(outcome)
-    }
-
-    fn walk_records(
-        &mut self,
-        base: PhysicalOffset,
-        file: &Arc<dyn File>,
-    ) -> io::Result<SegmentEnd> {
-        let limit = base.plus(self.segment_bytes);
-        let mut cursor = Cursor::new(file.clone(), base, limit);
-        self.skip_what_is_indexed(base, &mut cursor)?;
-        let mut at = base.max(self.end.next_offset);
-        loop {
-            let previous = self.end.last_index.map(|_| self.end.last_tag);
-            let index = self.end.last_index.map(|last| last.next());
-            let header = match cursor.step(at, limit.get(), Expected { index, previous })? {
-                Step::Record(header) => header,
-                Step::NextSegment => return Ok(SegmentEnd::Continues),
-                Step::End(stop) => return Ok(SegmentEnd::Ends(stop)),
-            };
-            if cursor.payload(&header)?.is_none() && !planted(Bug::TornRecordAccepted) {
-                return Ok(SegmentEnd::Ends(Stop::Bad("payload CRC mismatch")));
-            }
-            let next = header.end_offset();
-            let len = next.get() - at.get();
-            self.view
-                .note(header.index, header.tag, header.store_time_ms, at, len);
-            self.end = LogStart {
-                last_index: Some(header.index),
-                last_tag: header.tag,
-                next_offset: next,
-            };
-            self.walked_bytes += len;
-            at = next;
-        }
-    }
-
-    /// Takes over what the index file says about synced records, if the segment confirms it.
-    fn skip_what_is_indexed(
-        &mut self,
-        base: PhysicalOffset,
-        cursor: &mut Cursor,
-    ) -> io::Result<()> {
-        let Some(sidecar) = Sidecar::load(self.fs, self.dir, base)? else {
-            return Ok(());
-        };
-        // Beyond the mark every record is looked at.
-        let synced = sidecar
-            .entries
-            .partition_point(|entry| entry.offset < self.mark.end());
-        let Some((next, known)) = sidecar.entries[..synced].split_last() else {
-            return Ok(());
-        };
-        if self.continues_here(known.first(), base) && self.stands_on_disk(*next, known, cursor)? {
-            self.view.adopt(base, known, *next, sidecar.store_time_ms);
-            let (last_index, last_tag) = self.view.last.unzip();
-            let last_tag = last_tag.unwrap_or_default();
-            self.end = LogStart {
-                last_index,
-                last_tag,
-                next_offset: next.offset,
-            };
-        }
-        Ok(())
-    }
-
-    /// Whether the record that the index file knows as the first one is the next one of the log.
-    fn continues_here(&self, first: Option<&SparseEntry>, base: PhysicalOffset) -> bool {
-        let at = base.max(self.end.next_offset);
-        first.is_some_and(|first| {
-            first.offset == at
-                && self
-                    .end
-                    .last_index
-                    .is_none_or(|last| first.index == last.next())
-                && first.tag.term >= self.end.last_tag.term
-        })
-    }
-
-    fn stands_on_disk(
-        &self,
-        entry: SparseEntry,
-        known: &[SparseEntry],
-        cursor: &mut Cursor,
-    ) -> io::Result<bool> {
-        let limit = segment_base(entry.offset, self.segment_bytes).plus(self.segment_bytes);
-        let previous = known.last().map(|entry| entry.tag);
-        let expected = Expected {
-            index: Some(entry.index),
-            previous,
-        };
-        let step = cursor.step(entry.offset, limit.get(), expected)?;
-        Ok(matches!(step, Step::Record(header) if header.tag == entry.tag))
-    }
 }

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::cold::Cold;
+use super::damage::{DamageObserver, MendDone};
 use super::format::{LeaderTag, Located};
 use super::group::Group;
+use super::holes::Hole;
 use super::log::{Done, FlushObserver, FlushedGroup};
 use super::spares::Spares;
 use super::view::{LogStart, Truncation, View};
@@ -45,6 +49,11 @@ pub(crate) enum Command {
         epoch: u64,
         done: Done,
     },
+    Fill {
+        hole: Hole,
+        bytes: Bytes,
+        done: MendDone,
+    },
     Barrier {
         done: Done,
     },
@@ -78,15 +87,19 @@ pub(crate) struct Shared {
     pub unflushed: AtomicU64,
     pub counters: Counters,
     pub observer: OnceLock<FlushObserver>,
+    pub damage_observer: OnceLock<DamageObserver>,
 }
 
-/// The numbers behind [`LogStats`].
+/// The numbers behind [`LogStats`](super::log::LogStats).
 #[derive(Default)]
 pub(crate) struct Counters {
     pub groups: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
     pub syncs: AtomicU64,
+    pub holes_found: AtomicU64,
+    pub holes_mended: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -110,6 +123,7 @@ impl Shared {
             unflushed: AtomicU64::new(0),
             counters: Counters::default(),
             observer: OnceLock::new(),
+            damage_observer: OnceLock::new(),
         }
     }
 

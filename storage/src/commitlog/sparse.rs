@@ -22,8 +22,15 @@ pub(crate) struct SparseIndex {
 }
 
 impl SparseIndex {
-    /// Counts the next record and remembers it if it is worth an entry.
-    pub(crate) fn note(&mut self, index: LogIndex, tag: LeaderTag, offset: PhysicalOffset) {
+    /// Counts the next record and remembers it if it is worth an entry, or `after_hole`: then nobody can walk
+    /// to it from the one before.
+    pub(crate) fn note(
+        &mut self,
+        index: LogIndex,
+        tag: LeaderTag,
+        offset: PhysicalOffset,
+        after_hole: bool,
+    ) {
         let worth = self.entries.last().is_none_or(|last| {
             assert!(
                 index > last.index && offset > last.offset,
@@ -31,7 +38,7 @@ impl SparseIndex {
             );
             tag != last.tag || offset.get() - last.offset.get() >= SPARSE_STEP
         });
-        if worth {
+        if worth || after_hole {
             self.entries.push(SparseEntry { index, offset, tag });
         }
     }
@@ -50,17 +57,18 @@ impl SparseIndex {
         after.checked_sub(1).map(|at| self.entries[at])
     }
 
-    /// The last entry at or before `offset`.
-    pub(crate) fn floor_at(&self, offset: PhysicalOffset) -> Option<SparseEntry> {
-        let after = self.entries.partition_point(|entry| entry.offset <= offset);
-        after.checked_sub(1).map(|at| self.entries[at])
-    }
-
     /// Takes over entries from an index file.
     pub(crate) fn adopt(entries: &[SparseEntry]) -> Self {
         Self {
             entries: entries.to_vec(),
         }
+    }
+
+    /// Number of the last entry at or before `offset`.
+    pub(crate) fn number_at(&self, offset: PhysicalOffset) -> Option<usize> {
+        self.entries
+            .partition_point(|entry| entry.offset <= offset)
+            .checked_sub(1)
     }
 
     /// All entries, in order.

@@ -92,9 +92,14 @@ impl Tail {
         self.records.push_back(located);
     }
 
+    /// The oldest record.
+    pub(crate) fn first(&self) -> Option<&Located> {
+        self.records.front()
+    }
+
     /// Index of the oldest record.
     pub(crate) fn first_index(&self) -> Option<LogIndex> {
-        self.records.front().map(|located| located.record.index)
+        self.first().map(|located| located.record.index)
     }
 
     /// A record by index.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::format::{LeaderTag, Located, Record, place, segment_base};
+use super::holes::{Hole, Holes};
 use super::sidecar::Sidecar;
 use super::sparse::{SparseEntry, SparseIndex};
 use super::tail::{Tail, TailBudget};
@@ -75,6 +76,8 @@ pub(crate) struct View {
     pub tail: Tail,
     /// Runs of records with the same tag: index of the first one, tag.
     tags: VecDeque<(LogIndex, LeaderTag)>,
+    /// What is known to be damaged on disk. All of it is flushed and not in the tail.
+    pub holes: Holes,
     /// Changes whenever bytes may vanish or be replaced: a read that began before must look again.
     pub epoch: u64,
 }
@@ -103,6 +106,7 @@ impl View {
             segments: VecDeque::new(),
             tail: Tail::new(budget),
             tags: VecDeque::new(),
+            holes: Holes::default(),
             epoch: 0,
         }
     }
@@ -167,11 +171,12 @@ impl View {
                 file: None,
             });
         }
+        let after_hole = self.holes.end_at(offset);
         let segment = self
             .segments
             .back_mut()
             .expect("a segment was just ensured");
-        segment.sparse.note(index, tag, offset);
+        segment.sparse.note(index, tag, offset, after_hole);
         segment.end_offset = offset.plus(len);
         segment.last_store_time_ms = segment.last_store_time_ms.max(store_time_ms);
         if self.tags.back().is_none_or(|(_, run)| *run != tag) {
@@ -180,6 +185,106 @@ impl View {
         self.last = Some((index, tag));
         self.end_offset = offset.plus(len);
         self.last_store_time_ms = self.last_store_time_ms.max(store_time_ms);
+    }
+
+    /// Goes on behind a hole at the end of what was found so far. The tags inside of it are not known.
+    pub(crate) fn skip(&mut self, hole: Hole) {
+        let (last, tag) = hole.last;
+        let mut base = segment_base(hole.from, self.segment_bytes);
+        let mut first_index = hole.first();
+        let mut start = LogStart {
+            last_index: hole.before.map(|(index, _)| index),
+            last_tag: hole.before.map(|(_, tag)| tag).unwrap_or_default(),
+            next_offset: hole.from,
+        };
+        while base < hole.to {
+            let end_offset = hole.to.min(base.plus(self.segment_bytes));
+            match self.segments.back_mut().filter(|known| known.base == base) {
+                Some(known) => known.end_offset = end_offset,
+                None => self.segments.push_back(Segment {
+                    base,
+                    start,
+                    first_index,
+                    sparse: SparseIndex::default(),
+                    end_offset,
+                    last_store_time_ms: 0,
+                    saved_entries: 0,
+                    file: None,
+                }),
+            }
+            base = base.plus(self.segment_bytes);
+            // Which record a file in the hole begins with is not known either.
+            first_index = last.next();
+            start = LogStart {
+                last_index: Some(last),
+                last_tag: tag,
+                next_offset: base,
+            };
+        }
+        if self.tags.back().is_none_or(|(_, run)| *run != tag) {
+            self.tags.push_back((last, tag));
+        }
+        self.last = Some(hole.last);
+        self.end_offset = hole.to;
+        let new = self.holes.add(hole);
+        assert!(new, "{hole:?} is a hole already");
+    }
+
+    /// The part of the log around `offset`, from one known record to the next, that a read of the disk may
+    /// cover: bounded as a hole is. `None` if it is in memory or not in the log.
+    pub(crate) fn part_at(&self, offset: PhysicalOffset) -> Option<Hole> {
+        let segment = self.segment_at(segment_base(offset, self.segment_bytes))?;
+        let number = segment.sparse.number_at(offset)?;
+        let entries = segment.sparse.entries();
+        let first = entries[number];
+        let following = self.segment_at(segment.base.plus(self.segment_bytes));
+        let after_segment = match following {
+            Some(following) => following.first_index,
+            None => self.last?.0.next(),
+        };
+        let (mut end, mut to) = match entries.get(number + 1) {
+            Some(next) => (next.index, next.offset),
+            None => (after_segment, segment.end_offset),
+        };
+        // What is in memory is served from there, and its block on disk may still be written.
+        if let Some(tail) = self.tail.first()
+            && tail.record.index < end
+        {
+            (end, to) = (tail.record.index, tail.offset);
+        }
+        if end <= first.index || offset >= to {
+            return None;
+        }
+        let last = LogIndex::new(end.get() - 1);
+        let before = match first.index == segment.first_index {
+            true => segment.start.last(),
+            false => {
+                let index = LogIndex::new(first.index.get() - 1);
+                Some((index, self.run_tag(index)?))
+            }
+        };
+        Some(Hole {
+            before,
+            from: first.offset,
+            last: (last, self.run_tag(last)?),
+            to,
+            // A filler behind it is not part of it.
+            next: None,
+        })
+    }
+
+    /// All records of the segment at `base`, bounded as a hole is, if it is sealed.
+    pub(crate) fn whole_segment(&self, base: PhysicalOffset) -> Option<Hole> {
+        let segment = self.segment_at(base)?;
+        let following = self.segment_at(base.plus(self.segment_bytes))?;
+        let last = following.start.last()?;
+        Some(Hole {
+            before: segment.start.last(),
+            from: segment.start.next_offset,
+            last,
+            to: following.start.next_offset,
+            next: Some(self.run_tag(following.first_index)?),
+        })
     }
 
     /// Takes over the beginning of the segment at `base` from its index file: the records in front of
@@ -263,6 +368,20 @@ impl View {
         self.run_tag(index)
     }
 
+    /// Tag of a record that is stored, also in front of the logical start, or of the one before the first.
+    /// Not to be asked about what is inside a hole that was found when the log was opened.
+    pub(crate) fn stored_tag(&self, index: LogIndex) -> Option<LeaderTag> {
+        if self.start.last_index.is_some_and(|start| index <= start) {
+            return self
+                .start
+                .last()
+                .filter(|(at, _)| *at == index)
+                .map(|(_, tag)| tag);
+        }
+        let (last, _) = self.last?;
+        (index <= last).then(|| self.run_tag(index))?
+    }
+
     fn run_tag(&self, index: LogIndex) -> Option<LeaderTag> {
         let after = self.tags.partition_point(|(first, _)| *first <= index);
         after.checked_sub(1).map(|run| self.tags[run].1)
@@ -297,6 +416,8 @@ impl View {
         let kept_index = kept.last_index;
         let beyond = |index: LogIndex| kept_index.is_none_or(|last| index > last);
         self.epoch += 1;
+        // One that reaches over the cut is found again.
+        self.holes.retain(|hole| hole.to <= kept.next_offset);
         if !planted(Bug::StaleTail) {
             self.tail.truncate(kept_index);
         }
@@ -352,6 +473,7 @@ impl View {
     }
 
     fn drop_before(&mut self, start: LogStart) {
+        self.holes.retain(|hole| hole.from >= start.next_offset);
         self.tail.drop_through(start.last_index);
         // The run that reaches over the start stays, it begins a little early.
         while self

@@ -60,7 +60,7 @@ pub(crate) struct Active {
 
 /// Owner of all files of a log. See [`CommitLog::open`](super::CommitLog::open).
 pub struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     mark_file: HardState,
     vote_file: HardState,
     active: Option<Active>,
@@ -140,11 +140,11 @@ impl Writer {
     }
 
     /// The error that closed the log.
-    fn failed(&self) -> Option<LogError> {
+    pub(super) fn failed(&self) -> Option<LogError> {
         self.shared.lock().failed.clone()
     }
 
-    fn fail(&self, error: &LogError) {
+    pub(super) fn fail(&self, error: &LogError) {
         tracing::error!(dir = %self.shared.dir.display(), %error, "the log is closed");
         let mut state = self.shared.lock();
         state.failed.get_or_insert_with(|| error.clone());
@@ -405,10 +405,11 @@ impl Writer {
     }
 
     fn carry_out_alone(&mut self, command: Alone) {
-        if let Alone::Shutdown = command {
-            self.stop();
-            return;
-        }
+        let command = match command {
+            Alone::Shutdown => return self.stop(),
+            Alone::Fill(hole, bytes, done) => return self.fill(hole, &bytes, done),
+            other => other,
+        };
         let failed = self.failed();
         let (outcome, done) = match command {
             Alone::Truncate(truncation, epoch, done) => (
@@ -423,7 +424,7 @@ impl Writer {
                 failed.map_or_else(|| self.reset(start, &removed, epoch), Err),
                 done,
             ),
-            Alone::Shutdown => unreachable!("handled above"),
+            Alone::Fill(..) | Alone::Shutdown => unreachable!("handled above"),
         };
         if let Err(error) = &outcome {
             self.fail(error);
@@ -578,6 +579,7 @@ impl Writer {
                     | Alone::Purge(_, _, _, done)
                     | Alone::Reset(_, _, _, done),
                 ) => late.done.push(done),
+                Some(Alone::Fill(_, _, done)) => done(Err(error.clone().into())),
             }
         }
         for done in late.done {

@@ -58,7 +58,7 @@ impl QueueFiles {
     }
 
     /// Reads `count` units from `from`, all of which must have been written. `WouldBlock` if the disk would
-    /// have to be waited for and `may_wait` is false.
+    /// have to be waited for and `may_wait` is false; `InvalidData` if one is damaged.
     pub(crate) fn read(
         &self,
         key: QueueKey,
@@ -81,7 +81,10 @@ impl QueueFiles {
                 file.read_exact_now_at(&mut bytes, place)?;
             }
             let (chunks, _) = bytes.as_chunks::<UNIT_BYTES>();
-            units.extend(chunks.iter().map(Unit::decode));
+            for (bytes, at) in chunks.iter().zip(at..) {
+                let unit = Unit::decode(bytes, key, QueueOffset::new(at));
+                units.push(unit.ok_or_else(|| damaged(at))?);
+            }
             at += here;
         }
         Ok(units)
@@ -96,8 +99,8 @@ impl QueueFiles {
             let here = rest.len().min((UNITS_PER_FILE - slot) as usize);
             let (now, later) = rest.split_at(here);
             let mut bytes = Vec::with_capacity(here * UNIT_BYTES);
-            for unit in now {
-                unit.encode(&mut bytes);
+            for (unit, at) in now.iter().zip(at..) {
+                unit.encode(pending.key, QueueOffset::new(at), &mut bytes);
             }
             let file_key = (pending.key, number);
             self.file_or_create(file_key)?
@@ -239,6 +242,13 @@ impl QueueFiles {
             .lock()
             .expect("nothing panics with this locked")
     }
+}
+
+fn damaged(at: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the unit of queue offset {at} is damaged"),
+    )
 }
 
 fn parse_queue_dir(name: &str) -> Option<QueueKey> {

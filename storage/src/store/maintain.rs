@@ -37,6 +37,7 @@ impl Store {
         } else {
             self.write_pending(Due::Ripe)?;
         }
+        self.mend_queues();
         self.remove_deleted_topics()?;
         Ok(rolled)
     }
@@ -49,8 +50,11 @@ impl Store {
     pub fn save_copy(&self) -> Result<(), StoreError> {
         let mut maintenance = self.maintenance();
         let current = self.flush_durably(&mut maintenance)?;
-        if let Some(copy) = &mut maintenance.copy {
-            copy.save(&current)?;
+        if let Some(copy) = &mut maintenance.copy
+            && let Err(error) = copy.save(&current)
+        {
+            // Without it, or with an older one, the next start takes longer.
+            tracing::warn!(dir = %self.dir.display(), %error, "the tables were not copied");
         }
         drop(maintenance);
         Ok(())
@@ -141,8 +145,8 @@ impl Store {
     /// wait for that. Returns the state as of the last record that is in the files now.
     ///
     /// # Errors
-    /// The disk refuses. From then on this fails always: a sync that succeeds after one that failed proves
-    /// nothing.
+    /// The disk refuses. If it was a sync, this fails always from then on: one that succeeds after one that
+    /// failed proves nothing. A write for which there was no room may be tried again.
     pub(super) fn flush_durably(
         &self,
         maintenance: &mut Maintenance,
@@ -152,10 +156,11 @@ impl Store {
                 "an earlier sync failed",
             )));
         }
-        maintenance.failed = true;
-        let current = self.try_flush_durably(maintenance)?;
-        maintenance.failed = false;
-        Ok(current)
+        let flushed = self.try_flush_durably(maintenance);
+        maintenance.failed = flushed
+            .as_ref()
+            .is_err_and(|error| !error.is_lack_of_room());
+        flushed
     }
 
     fn try_flush_durably(&self, maintenance: &Maintenance) -> Result<Checkpoint, StoreError> {

@@ -49,6 +49,7 @@ pub(super) fn open(
         queue_files,
         key_files,
         maintenance: Mutex::new(maintenance),
+        damaged: Mutex::default(),
     };
     store.load()?;
     store.replay(config)?;
@@ -72,15 +73,16 @@ impl Store {
         Ok(())
     }
 
-    /// The state at the start of the log.
+    /// The state at the start of the log. A later one will not do: what was stored between the two would be
+    /// in no queue.
     fn start_image(&self) -> Result<Image, StoreError> {
         let Some((purged, _)) = self.log.bounds().purged else {
             return Ok(Image::default());
         };
-        for index in self.listed(purged)? {
-            if let Some(image) = self.checkpoint_image(index)? {
-                return Ok(image);
-            }
+        if self.listed(purged)?.first() == Some(&purged)
+            && let Some(image) = self.checkpoint_image(purged)?
+        {
+            return Ok(image);
         }
         Err(StoreError::StartMissing {
             path: self.dir.clone(),

@@ -164,7 +164,10 @@ impl Store {
             if self.state().epoch != epoch {
                 continue;
             }
-            let mut units = read.map_err(|error| self.queue_error(error))?;
+            let mut units = match read {
+                Ok(units) => units,
+                Err(error) => return Err(self.unit_error((key, offset), error)),
+            };
             units.extend(tail);
             return Ok(Ok(Units { bounds, units }));
         }
@@ -208,6 +211,20 @@ impl Store {
             at += size;
         }
         Ok(span.messages.len())
+    }
+
+    /// Damaged files are mended by the next maintenance.
+    fn unit_error(&self, place: (QueueKey, QueueOffset), error: io::Error) -> ReadError {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        if !matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) {
+            return self.queue_error(error);
+        }
+        self.note_damaged_queue(place, &error);
+        ReadError::Corrupt {
+            path: self.dir.join(super::open::QUEUES_DIR),
+            offset: place.1.get(),
+            reason: error.to_string(),
+        }
     }
 
     fn queue_error(&self, error: io::Error) -> ReadError {

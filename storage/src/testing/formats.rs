@@ -8,6 +8,8 @@ use crate::commitlog::formats as log;
 use crate::consume_queue::Unit;
 use crate::fs::FileSystem;
 use crate::key_index::formats as keys;
+use crate::position::{PhysicalOffset, QueueOffset};
+use crate::queue_offsets::QueueKey;
 
 /// A format with a decoder of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,8 @@ impl Format {
             Format::HardState => hard_state_file(contents),
             Format::Checkpoint => Checkpoint::seal(contents),
             Format::KeyRun => keys::seal_run(contents),
-            Format::Mark | Format::Unit => contents.to_vec(),
+            Format::Mark => contents.to_vec(),
+            Format::Unit => seal_unit(contents),
         }
     }
 
@@ -65,7 +68,11 @@ impl Format {
             }
             Format::Unit => {
                 let mut out = Vec::new();
-                Unit::decode(bytes.first_chunk()?).encode(&mut out);
+                Unit::decode(bytes.first_chunk()?, UNIT_KEY, UNIT_OFFSET)?.encode(
+                    UNIT_KEY,
+                    UNIT_OFFSET,
+                    &mut out,
+                );
                 Some(out)
             }
             Format::KeyRun => keys::run_again(bytes),
@@ -74,6 +81,30 @@ impl Format {
 }
 
 const FILE: &str = "/d/state";
+
+/// Where the units stand that are looked at; their CRCs cover it.
+const UNIT_KEY: QueueKey = QueueKey {
+    topic_id: 1,
+    queue: 2,
+};
+const UNIT_OFFSET: QueueOffset = QueueOffset::new(3);
+
+/// A unit with these fields, if they are long enough for one.
+fn seal_unit(contents: &[u8]) -> Vec<u8> {
+    let field = |from: usize| contents.get(from..).and_then(|rest| rest.first_chunk());
+    let (Some(offset), Some(tags_code)) = (field(0), field(12)) else {
+        return contents.to_vec();
+    };
+    let size = contents[8..12].try_into().expect("four bytes");
+    let unit = Unit {
+        offset: PhysicalOffset::new(u64::from_be_bytes(*offset)),
+        size: u32::from_be_bytes(size),
+        tags_code: i64::from_be_bytes(*tags_code),
+    };
+    let mut out = Vec::new();
+    unit.encode(UNIT_KEY, UNIT_OFFSET, &mut out);
+    out
+}
 
 /// A two-slot file to which `state` was written once.
 fn hard_state_file(state: &[u8]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use gantry_storage::error::ReadError;
 use gantry_storage::position::QueueOffset;
 use gantry_storage::queue_offsets::QueueKey;
 use gantry_storage::store::KeyQuery;
@@ -202,4 +203,71 @@ fn files_of_a_deleted_topic_go_and_stay_away() {
         }),
         None
     );
+}
+
+/// Damages the files of the queues of an open store, and expects that nothing wrong is read, and that the next
+/// maintenance brings everything back.
+fn queues_are_mended(spoil: impl Fn(&Path)) {
+    for at_queue in 0..3u16 {
+        let dir = tempfile::tempdir().unwrap();
+        let (rig, topic) = filled(dir.path(), false);
+        let before = see(&rig, topic);
+        rig.store.save_copy().unwrap();
+        let rig = rig.reopen_after(|_| {});
+        let queue = format!("state/consume_queue/{topic}-{at_queue}");
+        let queue = dir.path().join(queue);
+        for entry in fs::read_dir(queue).unwrap() {
+            spoil(&entry.unwrap().path());
+        }
+        let key = QueueKey {
+            topic_id: topic,
+            queue: at_queue,
+        };
+        let expected = &before.bodies[usize::from(at_queue)];
+        let mut refused = 0;
+        for round in 0..100 {
+            let mut damaged = 0;
+            for (offset, body) in expected.iter().enumerate() {
+                match rig.try_read(key, offset as u64, 1) {
+                    Ok(read) => assert_eq!(&rig.bodies_in(&read)[0], body, "offset {offset}"),
+                    Err(ReadError::Corrupt { .. }) => damaged += 1,
+                    Err(error) => panic!("offset {offset}: {error}"),
+                }
+            }
+            refused += damaged;
+            if damaged == 0 {
+                break;
+            }
+            assert!(round < 99, "{damaged} of {} stay damaged", expected.len());
+            rig.store.flush_indexes().unwrap();
+        }
+        assert!(refused > 0, "the damage was not met");
+        assert_eq!(see(&rig, topic), before);
+    }
+}
+
+#[test]
+fn flipped_bits_in_a_consume_queue_are_never_believed_and_are_mended() {
+    for bit in [0, 5, 63, 64, 95, 96, 159, 160, 191] {
+        queues_are_mended(|path| {
+            let mut bytes = fs::read(path).unwrap();
+            for unit in [0, 3, 20] {
+                bytes[unit * 24 + bit / 8] ^= 1 << (bit % 8);
+            }
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+        });
+    }
+}
+
+#[test]
+fn zeros_in_a_consume_queue_and_the_loss_of_its_end_are_mended() {
+    queues_are_mended(|path| {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 500], 240).unwrap();
+    });
+    queues_are_mended(|path| {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(24 * 10 + 7).unwrap();
+    });
 }

@@ -10,6 +10,7 @@ use gantry_storage::commitlog::{
     CommitLog, Done, LeaderTag, Located, Record, RecordKind, TailBudget,
 };
 use gantry_storage::config::LogConfig;
+use gantry_storage::error::ReadError;
 use gantry_storage::fs::RealFs;
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::position::{LogIndex, QueueOffset};
@@ -175,18 +176,31 @@ impl Rig {
     }
 
     pub fn read(&self, key: QueueKey, offset: u64, max_messages: usize) -> QueueRead {
-        self.store
-            .read_queue(&ReadRequest {
-                key,
-                offset: QueueOffset::new(offset),
-                max_messages,
-                max_bytes: 1 << 20,
-                filter: &|_| true,
-                properties: None,
-                store_host: HOST,
-                may_wait: true,
-            })
-            .unwrap()
+        self.try_read(key, offset, max_messages).unwrap()
+    }
+
+    pub fn try_read(
+        &self,
+        key: QueueKey,
+        offset: u64,
+        max_messages: usize,
+    ) -> Result<QueueRead, ReadError> {
+        self.store.read_queue(&ReadRequest {
+            key,
+            offset: QueueOffset::new(offset),
+            max_messages,
+            max_bytes: 1 << 20,
+            filter: &|_| true,
+            properties: None,
+            store_host: HOST,
+            may_wait: true,
+        })
+    }
+
+    /// Bodies of the messages of one read.
+    pub fn bodies_in(&self, read: &QueueRead) -> Vec<Vec<u8>> {
+        let messages = split(&read.body);
+        messages.iter().map(|view| view.body().to_vec()).collect()
     }
 
     /// Bodies of all messages of a queue, in order; every message must say where it is.
