@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gantry::clock::WallClock;
 use gantry::config::{BrokerConfig, Config, GroupConfig, ListenerConfig, ListenerNode};
-use gantry::host::{Host, RunWriter};
+use gantry::host::Host;
 use gantry::node::{self, Parts};
 use gantry::remoting::{RemotingServer, Router};
 use gantry_raft::{NodeNumber, Timing};
