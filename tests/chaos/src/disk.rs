@@ -87,8 +87,8 @@ impl Disk {
         Err(last)
     }
 
-    /// Cuts the power: what was not synced is gone. Whoever wrote must be frozen or gone. The disk is as after
-    /// the outage when [`Disk::power_on`] returns.
+    /// Cuts the power: what was not synced is gone. Whoever wrote must be frozen or gone. The disk is as
+    /// after the outage when [`Disk::power_on`] returns.
     pub async fn power_off(&self) -> Outcome {
         run("xfs_io", &["-x", "-c", "shutdown", text(&self.mount)])
             .await

@@ -1,5 +1,5 @@
-//! `chaos failover`: how long a group takes no writes when the node that leads it dies or falls silent, at a part
-//! of the load that the cluster can bear. Every ack is verified like in any other run.
+//! `chaos failover`: how long a group takes no writes when the node that leads it dies or falls silent, at
+//! a part of the load that the cluster can bear. Every ack is verified like in any other run.
 
 use std::sync::Arc;
 use std::time::Duration;

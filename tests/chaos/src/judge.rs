@@ -17,8 +17,8 @@ pub struct Verdict {
     pub took: Duration,
 }
 
-/// Judges history files; the verdict is also written beside the first of them, as `verdict.txt`. Where a disk was
-/// full, a replica may have removed the beginning of its queues.
+/// Judges history files; the verdict is also written beside the first of them, as `verdict.txt`. Where a
+/// disk was full, a replica may have removed the beginning of its queues.
 pub fn judge(files: &[PathBuf], retention: bool) -> Outcome<Verdict> {
     let started = Instant::now();
     let mut history = Merged::open(files).map_err(while_doing("reading the history"))?;

@@ -1,5 +1,5 @@
-//! `chaos`: breaks a cluster of three real processes under load, again and again, and has what its clients saw
-//! judged. `tests/chaos/README.md` says how it works.
+//! `chaos`: breaks a cluster of three real processes under load, again and again, and has what its clients
+//! saw judged. `tests/chaos/README.md` says how it works.
 
 mod cluster;
 mod disk;
@@ -29,8 +29,8 @@ use crate::run::Plan;
 use crate::schedule::{Class, Mix};
 use crate::shell::{Failure, Outcome, failure, while_doing};
 
-/// Breaks a cluster of three real processes under load, and has what its clients saw judged. Needs root; all that
-/// it makes on the machine but the files in --out ends with it.
+/// Breaks a cluster of three real processes under load, and has what its clients saw judged. Needs root;
+/// all that it makes on the machine but the files in --out ends with it.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]

@@ -298,8 +298,8 @@ impl Run {
         Ok(Work { lasted, held, told })
     }
 
-    /// Whether the run's time is over and a class has not been in effect yet: a slow machine gets as much time as
-    /// it needs for one turn of all, but not for ever.
+    /// Whether the run's time is over and a class has not been in effect yet: a slow machine gets as much
+    /// time as it needs for one turn of all, but not for ever.
     fn owes_a_class(&self) -> bool {
         let now = Instant::now();
         let patience = self.plan.lasting * 2;

@@ -1,8 +1,9 @@
 //! Everything that a run makes on the machine ends with it, however it ends.
 //!
 //! The harness runs itself again as the first process of namespaces of its own (`unshare`). Mounts, network
-//! devices, further namespaces and processes belong to these: when the first process is gone, the kernel takes
-//! all of them away, so that neither Ctrl-C nor `kill -9` leaves anything but files in the output directory.
+//! devices, further namespaces and processes belong to these: when the first process is gone, the kernel
+//! takes all of them away, so that neither Ctrl-C nor `kill -9` leaves anything but files in the output
+//! directory.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

@@ -1,9 +1,9 @@
 //! Which faults when: all of it follows from the seed.
 //!
-//! A run is a row of episodes. An episode has one victim and one to three faults that overlap on it, so that a
-//! majority always has what it needs; the classes that hit two or all nodes have an episode for themselves. What
-//! follows from the seed is classes, order, times and dice; which node leads a group when an episode begins is up
-//! to the cluster.
+//! A run is a row of episodes. An episode has one victim and one to three faults that overlap on it, so
+//! that a majority always has what it needs; the classes that hit two or all nodes have an episode for
+//! themselves. What follows from the seed is classes, order, times and dice; which node leads a group when
+//! an episode begins is up to the cluster.
 
 use std::fmt;
 

@@ -19,7 +19,8 @@ pub enum PrintError {
     Write(#[from] io::Error),
 }
 
-/// Prints what was broken, and each invariant with what was held against it. `files` are those that were judged.
+/// Prints what was broken, and each invariant with what was held against it. `files` are those that were
+/// judged.
 ///
 /// # Errors
 /// When the history cannot be read again, or nothing can be written.

@@ -1,5 +1,5 @@
-//! The wall clock of a node jumps, forwards and backwards, while it runs. The node is started anew with a library
-//! that lies to it about the time; monotonic time goes on as it is.
+//! The wall clock of a node jumps, forwards and backwards, while it runs. The node is started anew with a
+//! library that lies to it about the time; monotonic time goes on as it is.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use super::{Effect, Nemesis};
+use super::{ANSWER_PATIENCE, Effect, Nemesis};
 use crate::disk::text;
 use crate::net::name_of;
 use crate::random::Random;
@@ -23,7 +23,8 @@ fn moot(node: usize) -> Outcome<Effect> {
 }
 
 /// Fills the disk to the last block or nearly so.
-pub async fn fill(nemesis: &Nemesis, node: usize, dice: u64) -> Outcome<Effect> {
+pub async fn fill(nemesis: &mut Nemesis, node: usize, dice: u64) -> Outcome<Effect> {
+    nemesis.cluster.full[node] = true;
     let disk = &nemesis.cluster.nodes[node].disk;
     let (used, size) = disk.usage()?;
     let left = Random::new(dice)
@@ -47,10 +48,20 @@ pub async fn fill(nemesis: &Nemesis, node: usize, dice: u64) -> Outcome<Effect> 
     })
 }
 
-/// Frees it.
-pub async fn free(nemesis: &Nemesis, node: usize) -> Outcome {
+/// Frees it. A node that has stopped because it was full is started.
+pub async fn free(nemesis: &mut Nemesis, node: usize) -> Outcome {
     let filler = nemesis.cluster.nodes[node].disk.mount.join(FILLER);
-    run("rm", &["-f", text(&filler)]).await.map(|_| ())
+    run("rm", &["-f", text(&filler)]).await?;
+    nemesis.cluster.check_running()?;
+    nemesis.cluster.full[node] = false;
+    if nemesis.cluster.start_if_down(node)? {
+        let line = format!("{} had stopped because its disk was full", name_of(node));
+        nemesis.trace.line(&line)?;
+        nemesis.cluster.nodes[node]
+            .await_answer(ANSWER_PATIENCE)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Whether writes can be slowed down.

@@ -154,8 +154,8 @@ impl Nemesis {
         self.holds[node] -= 1;
     }
 
-    /// Takes a hold away from each of these nodes, starts those that nothing keeps down any more, and waits for
-    /// their first answers.
+    /// Takes a hold away from each of these nodes, starts those that nothing keeps down any more, and waits
+    /// for their first answers.
     async fn release(&mut self, nodes: &[usize]) -> Outcome {
         let mut started = Vec::new();
         for node in nodes {

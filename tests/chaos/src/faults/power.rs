@@ -1,5 +1,5 @@
-//! Power cuts: what was not synced is gone. The process is killed or frozen first: a sync that races with the cut
-//! may be told that it succeeded although it did not, which no real disk does.
+//! Power cuts: what was not synced is gone. The process is killed or frozen first: a sync that races with
+//! the cut may be told that it succeeded although it did not, which no real disk does.
 
 use rustix::process::Signal;
 
@@ -40,8 +40,8 @@ async fn cut(nemesis: &mut Nemesis, nodes: &[usize]) -> Outcome {
     Ok(())
 }
 
-/// Cuts the power of one node while a write of its log is on its way: a part of the write's blocks reaches the
-/// disk, and so does a part of the pages that nobody has synced.
+/// Cuts the power of one node while a write of its log is on its way: a part of the write's blocks reaches
+/// the disk, and so does a part of the pages that nobody has synced.
 pub async fn inject_torn(nemesis: &mut Nemesis, node: usize, dice: u64) -> Outcome<Effect> {
     if !nemesis.cluster.nodes[node].runs() {
         return Ok(Effect::Moot(format!("{} is down", name_of(node))));

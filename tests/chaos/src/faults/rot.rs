@@ -1,7 +1,8 @@
 //! Bits that flip in files, one kind of file at a time, while the node is down or while it runs.
 //!
-//! The node must come up and show nothing wrong, or refuse to come up and say why. A refusal is accepted where the
-//! file cannot be had again from anywhere (`identity`), or is the log itself; the node then loses its disk.
+//! The node must come up and show nothing wrong, or refuse to come up and say why. A refusal is accepted
+//! where the file cannot be had again from anywhere (`identity`), or is the log itself; the node then loses
+//! its disk.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

@@ -1,10 +1,10 @@
 //! What reaches the disk of a write that the power cut interrupts.
 //!
-//! The log is written past the page cache with `O_DIRECT` and `RWF_DSYNC` (ADR 6): its bytes are durable when the
-//! call returns, and until then any part of its blocks may be. So the process is stopped for good on its way
-//! into `pwritev2` (strace sends SIGKILL at the entry, and writes down what was to be written), and the harness then
-//! writes a random part of the blocks itself. Other files go through the page cache: of their dirty pages, a
-//! random part is written with `sync_range` before the power is cut.
+//! The log is written past the page cache with `O_DIRECT` and `RWF_DSYNC` (ADR 6): its bytes are durable
+//! when the call returns, and until then any part of its blocks may be. So the process is stopped for good
+//! on its way into `pwritev2` (strace sends SIGKILL at the entry, and writes down what was to be written),
+//! and the harness then writes a random part of the blocks itself. Other files go through the page cache:
+//! of their dirty pages, a random part is written with `sync_range` before the power is cut.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -229,7 +229,10 @@ async fn sync_ranges(path: &Path, commands: &[String]) -> Outcome {
 mod tests {
     use super::*;
 
-    const CUT: &str = r#"12 pwritev2(9</a/b.log>, [{iov_base="\x41\x42", iov_len=2}, {iov_base="\x43", iov_len=1}], 2, 8192, RWF_DSYNC <unfinished ...>"#;
+    const CUT: &str = concat!(
+        r#"12 pwritev2(9</a/b.log>, [{iov_base="\x41\x42", iov_len=2}, "#,
+        r#"{iov_base="\x43", iov_len=1}], 2, 8192, RWF_DSYNC <unfinished ...>"#
+    );
 
     #[test]
     fn a_traced_write_is_understood() {

@@ -24,7 +24,7 @@ pub struct Held {
     pub stock: HashMap<u64, Vec<(Queue, u64)>>,
 }
 
-/// Reads all queues of a round from all nodes; says what one of the replicas holds.
+/// Reads all queues of a round from all nodes; says what the fullest of the replicas holds.
 pub async fn dump(round: &Arc<Round>) -> Outcome<Held> {
     let mut readers = tokio::task::JoinSet::new();
     for node in 0..NODES {
@@ -33,7 +33,10 @@ pub async fn dump(round: &Arc<Round>) -> Outcome<Held> {
     }
     let mut held = Held::default();
     while let Some(ended) = readers.join_next().await {
-        held = ended.map_err(while_doing("reading a replica"))??;
+        let other = ended.map_err(while_doing("reading a replica"))??;
+        if other.messages > held.messages {
+            held = other;
+        }
     }
     let mut asker = round.asker("topics".to_string(), 2000);
     admin::delete_topics(&mut asker).await?;

@@ -1,5 +1,5 @@
-//! Clients under whose eyes the cluster is broken. Each writes down what it asks before it asks, and what it was
-//! told; the checker judges that.
+//! Clients under whose eyes the cluster is broken. Each writes down what it asks before it asks, and what
+//! it was told; the checker judges that.
 
 mod admin;
 mod client;

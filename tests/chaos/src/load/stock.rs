@@ -1,5 +1,6 @@
-//! The C++ client as one more sender: a program beside the stock-client tests sends and prints what it was told, and
-//! its acks are judged with the others. That client does not tell the queue of an ack; it is found in the dumps.
+//! The C++ client as one more sender: a program beside the stock-client tests sends and prints what it was
+//! told, and its acks are judged with the others. That client does not tell the queue of an ack; it is
+//! found in the dumps.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -144,8 +145,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// Writes the events as a history file; gives the number of acks. `places` has the queue of each message that
-    /// a dump has shown.
+    /// Writes the events as a history file; gives the number of acks. `places` has the queue of each
+    /// message that a dump has shown.
     pub fn write(&self, places: &HashMap<u64, Vec<(Queue, u64)>>, path: &Path) -> Outcome<u64> {
         let file = File::create(path).map_err(while_doing("creating a history"))?;
         let mut out = BufWriter::new(file);

@@ -1,4 +1,7 @@
 //! A queue is locked by one client at a time, for as long as a lock holds.
+//!
+//! An unlock whose outcome is unknown may still take effect, however late: it may free any lock that its
+//! client is given after it, so that nothing can be concluded from those.
 
 use std::collections::{HashMap, HashSet};
 

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use gantry::clock::WallClock;
-use gantry::config::{BrokerConfig, Config, GroupConfig, ListenerConfig, ListenerNode};
+use gantry::config::{
+    BrokerConfig, Config, GroupConfig, ListenerConfig, ListenerNode, ScrubConfig,
+};
 use gantry::host::Host;
 use gantry::node::{self, Parts};
 use gantry::remoting::{RemotingServer, Router};
-use gantry_raft::{NodeNumber, Timing};
+use gantry_raft::{NodeNumber, RunWriter, Timing};
 use gantry_storage::commitlog::{TailBudget, Turn, Writer};
 use gantry_storage::{Clock, LogConfig, RetentionConfig};
 use tokio::sync::{Notify, mpsc};
@@ -182,6 +184,10 @@ fn config(settings: &Settings) -> Config {
         retention: RetentionConfig {
             max_bytes: shape.retention_bytes,
             ..RetentionConfig::default()
+        },
+        scrub: ScrubConfig {
+            interval: Duration::from_secs(10),
+            bytes_per_second: 1 << 20,
         },
         catch_up_bytes_per_second: 64 << 20,
         timing: Timing::default(),
