@@ -92,6 +92,10 @@ pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> H
     };
     let deadline = wanted.park.map(|park| request.caller.received + park);
     loop {
+        // A client that sends many pulls and reads no answers must not have them all in our memory.
+        if let Some(channel) = request.channel() {
+            channel.wait_for_room().await;
+        }
         // Registered before the read: a message that comes in between wakes it.
         let woken = deadline.map(|_| group.long_poll.park(key));
         let read = read(broker, group, &wanted, request).await?;

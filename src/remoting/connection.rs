@@ -25,7 +25,7 @@ const READ_BYTES: usize = 64 * 1024;
 const LARGE_BYTES: usize = 256 * 1024;
 
 /// Large frames that are read at the same time, together.
-const LARGE_FRAMES_BYTES_MAX: usize = 128 * 1024 * 1024;
+const LARGE_FRAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A large frame that has not come within this time gives its room to others, and its connection ends.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(30);
