@@ -52,7 +52,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mut kept = NODE.lock().unwrap_or_else(PoisonError::into_inner);
     let node = Node::for_input(&mut kept);
-    if input.byte() % 16 == 0 {
+    if input.byte().is_multiple_of(16) {
         return node.shout(input.rest());
     }
     for _ in 0..4 {
@@ -88,7 +88,7 @@ fn request(input: &mut Input<'_>) -> RemotingCommand {
 }
 
 fn edit(request: &mut RemotingCommand, template: &Template, input: &mut Input<'_>) {
-    let name = if template.fields.is_empty() || input.byte() % 8 == 0 {
+    let name = if template.fields.is_empty() || input.byte().is_multiple_of(8) {
         let other = &TEMPLATES[input.below(TEMPLATES.len())];
         other.fields.first().map_or("extra", |(name, _)| *name)
     } else {
