@@ -164,3 +164,34 @@ async fn a_frame_that_comes_byte_by_byte_is_served_and_a_cut_one_is_not() {
     assert_eq!(offset, 1, "the cut send left nothing");
     node.stop().await;
 }
+
+/// Frames that are announced and do not come leave room for those that do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_frames_at_once_are_all_served() {
+    let node = OneNode::start().await;
+    let mut creator = node.connect().await;
+    creator.ask(send("Large", 0, 10, "")).await;
+    let mut half = BytesMut::new();
+    send("Large", 0, 4 << 20, "")
+        .encode_into(&mut half)
+        .unwrap();
+    half.truncate(half.len() / 2);
+    let mut stopped = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(node.group_address).await.unwrap();
+        stream.write_all(&half).await.unwrap();
+        stopped.push(stream);
+    }
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let mut client = node.connect().await;
+        senders.spawn(async move { client.ask(send("Large", 0, 4 << 20, "")).await });
+    }
+    while let Some(answer) = senders.join_next().await {
+        let answer = answer.unwrap();
+        let codes = [ResponseCode::SUCCESS, ResponseCode::SERVICE_NOT_AVAILABLE];
+        assert!(codes.contains(&answer.response_code()), "{answer:?}");
+    }
+    drop(stopped);
+    node.stop().await;
+}

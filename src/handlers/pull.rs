@@ -95,6 +95,10 @@ pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> H
     let deadline = wanted.park.map(|park| request.caller.received + park);
     let mut woken = None;
     loop {
+        // A client that sends many pulls and reads no answers must not have them all in our memory.
+        if let Some(channel) = request.channel() {
+            channel.wait_for_room().await;
+        }
         let read = read(broker, group, &wanted, request).await?;
         let Some(deadline) = deadline.filter(|deadline| Instant::now() < *deadline) else {
             return Ok(respond(group, &wanted, request, read));

@@ -128,13 +128,19 @@ impl Channel {
         self.closed.store(true, Ordering::Relaxed);
         self.lock_calls().clear();
         self.filled.notify_one();
-        self.drained.notify_one();
+        self.drained.notify_waiters();
     }
 
-    /// Waits until the client has taken enough of what it was sent.
+    /// Waits until the client has taken enough of what it was sent, or the connection has ended.
     pub async fn wait_for_room(&self) {
-        while self.lock().bytes > OUTGOING_BYTES_MAX && !self.is_closed() {
-            self.drained.notified().await;
+        loop {
+            let mut drained = std::pin::pin!(self.drained.notified());
+            // Registered before the look: a write in between must count.
+            drained.as_mut().enable();
+            if self.lock().bytes <= OUTGOING_BYTES_MAX || self.is_closed() {
+                return;
+            }
+            drained.await;
         }
     }
 
@@ -151,7 +157,7 @@ impl Channel {
             }
             write_all(&mut socket, pieces).await?;
             self.lock().bytes -= bytes;
-            self.drained.notify_one();
+            self.drained.notify_waiters();
         }
     }
 

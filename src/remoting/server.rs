@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::channel::Channel;
-use super::connection;
+use super::connection::{self, LargeFrames};
 use super::request::Caller;
 use super::router::Router;
 
@@ -53,6 +53,7 @@ pub struct RemotingServer {
     node: NodeNumber,
     router: Arc<Router>,
     connections: Arc<Semaphore>,
+    large: LargeFrames,
     next_channel: Arc<AtomicU64>,
 }
 
@@ -63,6 +64,7 @@ impl RemotingServer {
             node,
             router,
             connections: Arc::new(Semaphore::new(connections_max)),
+            large: LargeFrames::default(),
             next_channel: Arc::new(AtomicU64::new(1)),
         }
     }
@@ -139,10 +141,10 @@ impl RemotingServer {
             peer,
             received: Instant::now(),
         };
-        let router = self.router.clone();
+        let (router, large) = (self.router.clone(), self.large.clone());
         Some(async move {
             router.metrics().connections.inc();
-            connection::serve(stream, channel, caller, router.clone()).await;
+            connection::serve(stream, channel, caller, (router.clone(), large)).await;
             router.metrics().connections.dec();
             drop(permit);
         })

@@ -234,10 +234,14 @@ def slow_and_large(node, kept):
     codes = {}
     for connection in large:
         connection.settimeout(30)
-        code = answer(connection)["code"]
+        try:
+            code = answer(connection)["code"]
+        except (EOFError, OSError) as error:
+            code = str(error)
         codes[code] = codes.get(code, 0) + 1
         connection.close()
-    print(json.dumps({"case": "hostile", "step": "64 sends of 4 MiB", "codes": codes,
+    print(json.dumps({"case": "hostile", "step": "64 sends of 4 MiB", "codes": codes, "ended": node.process.poll(),
+                      "peak_mib": node.resident_mib("VmHWM") if node.process.poll() is None else None,
                       "seconds": round(time.monotonic() - began, 2)}), flush=True)
     judge("64 sends of 4 MiB", set(codes) <= {0, 14}, str(codes))
     check(node, "after 64 sends of 4 MiB")

@@ -254,7 +254,7 @@ fn one_message_costs_a_bounded_number_of_steps() {
         !selector.matches(pairs),
         "30 MB of comparisons for one message"
     );
-    let selector = Selector::parse(&vec![clause; 10].join(" AND ")).unwrap();
+    let selector = Selector::parse(&[clause; 10].join(" AND ")).unwrap();
     let pairs = properties
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));

@@ -62,7 +62,11 @@ impl Spares {
             let Ok(number) = number.parse::<u64>() else {
                 continue;
             };
-            shelf.next_number = shelf.next_number.max(number + 1);
+            // Not one that was counted up to here.
+            let Some(next_number) = number.checked_add(1) else {
+                continue;
+            };
+            shelf.next_number = shelf.next_number.max(next_number);
             let file = fs.open(&path).map_err(OpenError::io("open", &path))?;
             let whole = file.len().map_err(OpenError::io("measure", &path))? == segment_bytes;
             if whole && shelf.files.len() < count_max {

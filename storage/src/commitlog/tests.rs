@@ -574,6 +574,16 @@ fn a_log_whose_first_segment_is_missing_is_refused() {
 }
 
 #[test]
+fn a_spare_with_an_impossible_number_is_left_alone() {
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    let name = format!("{}.spare", u64::MAX);
+    std::fs::write(fixture.path().join(&name), "foreign").unwrap();
+    drop(fixture.open());
+    assert!(fixture.files().contains(&name));
+}
+
+#[test]
 fn another_segment_size_is_refused_and_a_lost_mark_is_made_anew() {
     let mut fixture = Fixture::new();
     let mut open = fixture.open();

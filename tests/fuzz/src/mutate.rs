@@ -10,7 +10,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next_u64(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -19,12 +19,12 @@ impl Random {
 
     /// A number below `limit`; 0 if that is 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next_u64() % limit.max(1) as u64) as usize
+        (self.number() % limit.max(1) as u64) as usize
     }
 
     /// That many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next_u64() as u8).collect()
+        (0..count).map(|_| self.number() as u8).collect()
     }
 }
 
@@ -47,7 +47,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     match random.below(8) {
         0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
         1 if !bytes.is_empty() => bytes[at] = INTERESTING[random.below(INTERESTING.len())],
-        2 if !bytes.is_empty() => bytes[at] = random.next() as u8,
+        2 if !bytes.is_empty() => bytes[at] = random.number() as u8,
         3 => bytes.truncate(at),
         4 => {
             let count = random.below(16);

@@ -1,4 +1,4 @@
-//! Recovery of damaged directories: segments, index files, vote, mark, checkpoints, consume queues, key index.
+//! Recovery of damaged directories: segments, index files, vote, mark, checkpoints, consume queues, keys.
 //!
 //! An input is a list of edits of a good directory, made once. Whatever they did, opening neither panics nor
 //! hangs; opening again gives the same; a record that is read is the record that was written, unless an edit

@@ -101,7 +101,7 @@ fn overwrite(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     bytes[at..end].copy_from_slice(&piece[..end - at]);
 }
 
-/// A copy under the name of another position, as a segment, index file or checkpoint of the past or future.
+/// A copy under the name of another position: as a segment, an index file, a checkpoint of another time.
 fn add_file(files: &mut Files, path: &Path, input: &mut Input<'_>, damage: &mut Damage) {
     let position = match input.byte() % 4 {
         0 => input.u64(),
@@ -122,7 +122,7 @@ fn add_file(files: &mut Files, path: &Path, input: &mut Input<'_>, damage: &mut 
     files.insert(path, contents);
 }
 
-/// Makes the checksums right that cover what stands at `at`. Written from `docs/formats.md`, not from the code.
+/// Makes the checksums right that cover what stands at `at`. Written from `docs/formats.md`, not the code.
 fn reseal(path: &Path, bytes: &mut [u8], at: usize) {
     let name = path.file_name().unwrap().to_string_lossy();
     if name.ends_with(".log") {
