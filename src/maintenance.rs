@@ -8,6 +8,7 @@ use std::time::Duration;
 use gantry_raft::aside;
 use gantry_storage::tables::Command;
 use gantry_storage::{LogConfig, LogIndex, StoreError, retention};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::catalog;
@@ -132,6 +133,18 @@ async fn retain(config: &Arc<Config>, group: &Arc<Group>, now_ms: u64) {
     let Some(index) = boundary else { return };
     if let Err(error) = group.replica.purge_through(index).await {
         tracing::error!(group = group.name, %error, "cannot remove old log");
+        return;
+    }
+    // The checkpoint at the old start of the log goes only when the new start is on the disk.
+    let (tell, told) = oneshot::channel();
+    let asked = group
+        .log
+        .barrier(Box::new(move |done| drop(tell.send(done))));
+    if !matches!((asked, told.await), (Ok(()), Ok(Ok(())))) {
+        tracing::error!(
+            group = group.name,
+            "the log was closed while its start moved"
+        );
         return;
     }
     tracing::info!(group = group.name, %index, "removed the log up to a record");

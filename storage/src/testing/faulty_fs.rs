@@ -236,7 +236,8 @@ impl FileSystem for FaultyFs {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.ask_by_name(AccessKind::Name, dir, true)?;
+        let new = !self.lock().dirs.contains(dir);
+        self.ask_by_name(AccessKind::Name, dir, new)?;
         let mut disk = self.lock();
         if !disk.dirs.contains(dir) {
             disk.perform(Operation::CreateDir {
