@@ -127,7 +127,7 @@ impl Cluster {
     /// Starts nodes that do not run, at the same time, since they may wait for each other.
     pub async fn start(&mut self, nodes: &[NodeNumber]) {
         let refused = self.try_start(nodes).await;
-        assert!(refused.is_empty(), "nodes do not start: {refused:?}");
+        assert!(refused.is_empty(), "these do not start: {refused:?}");
     }
 
     /// The same; returns those that do not start, and why.

@@ -115,10 +115,7 @@ impl CommitLog {
                     return Ok(found);
                 }
             };
-            let more_bytes: usize = more
-                .iter()
-                .map(|located| located.record.payload.len())
-                .sum();
+            let more_bytes: usize = more.iter().map(|l| l.record.payload.len()).sum();
             if !found.is_empty() && bytes + more_bytes > max_bytes {
                 return Ok(found);
             }

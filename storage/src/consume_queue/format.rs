@@ -1,8 +1,8 @@
 //! A unit: where one message of a queue is.
 //!
-//! 24 bytes, big-endian: physical offset u64, size u32, tags code i64, CRC u32. The CRC is of the queue (topic id
-//! u32, number u16), the queue offset u64, and the fields before it: a unit that changed, or that belongs
-//! elsewhere, is not believed.
+//! 24 bytes, big-endian: physical offset u64, size u32, tags code i64, CRC u32. The CRC is of the queue
+//! (topic id u32, number u16), the queue offset u64, and the fields before it: a unit that changed, or that
+//! belongs elsewhere, is not believed.
 
 use crate::position::{PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;

@@ -41,7 +41,8 @@ impl Store {
             .expect("nothing panics with this locked")
     }
 
-    /// Brings back what is known to be damaged. What cannot be brought back now is met again by the next read.
+    /// Brings back what is known to be damaged. What cannot be brought back now is met again by the next
+    /// read.
     pub(super) fn mend_queues(&self) {
         let places = std::mem::take(&mut *self.damaged_queues());
         for (key, offset) in places {

@@ -205,8 +205,8 @@ fn files_of_a_deleted_topic_go_and_stay_away() {
     );
 }
 
-/// Damages the files of the queues of an open store, and expects that nothing wrong is read, and that the next
-/// maintenance brings everything back.
+/// Damages the files of the queues of an open store, and expects that nothing wrong is read, and that the
+/// next maintenance brings everything back.
 fn queues_are_mended(spoil: impl Fn(&Path)) {
     for at_queue in 0..3u16 {
         let dir = tempfile::tempdir().unwrap();
