@@ -220,9 +220,9 @@ fn what_is_refused() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    let many = vec!["a = 1"; 1000].join(" OR ");
+    let many = ["a = 1"; 1000].join(" OR ");
     assert!(many.len() < EXPRESSION_BYTES_MAX && verdict(&many));
-    let long = vec!["a = 1"; 1000].join("  OR  ");
+    let long = ["a = 1"; 1000].join("  OR  ");
     assert!(refusal(&long).contains("longer than"));
     let nested = |depth: usize| format!("{}a = 1{}", "(".repeat(depth), ")".repeat(depth));
     assert!(verdict(&nested(DEPTH_MAX - 2)));
@@ -245,7 +245,7 @@ fn size_and_depth_are_bounded() {
 fn one_message_costs_a_bounded_number_of_steps() {
     let text = "x".repeat(30_000);
     let clause = "p = q";
-    let selector = Selector::parse(&vec![clause; 1000].join(" AND ")).unwrap();
+    let selector = Selector::parse(&[clause; 1000].join(" AND ")).unwrap();
     let properties = [("p", text.as_str()), ("q", text.as_str())];
     let pairs = properties
         .iter()
