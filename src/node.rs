@@ -313,13 +313,7 @@ async fn start_group(
     let settings = &config.groups[usize::from(id)];
     let directory = config.data.join("groups").join(&settings.name);
     let host = &parts.host;
-    let wanted = Seat {
-        cluster: config.cluster.clone(),
-        group: settings.name.clone(),
-        node: config.node,
-        incarnation: host.clock.now_ms(),
-        segment_bytes: config.log.segment_bytes,
-    };
+    let wanted = wanted_seat(config, &settings.name, host.clock.now_ms());
     let seat = claim_seat(
         &host.fs,
         &directory,
@@ -381,6 +375,17 @@ async fn start_group(
         disk: parts.disk.clone(),
     };
     Ok((Arc::new(group), offsets))
+}
+
+/// What the directory of a group should belong to.
+fn wanted_seat(config: &Config, group: &str, now_ms: u64) -> Seat {
+    Seat {
+        cluster: config.cluster.clone(),
+        group: group.to_string(),
+        node: config.node,
+        incarnation: now_ms,
+        segment_bytes: config.log.segment_bytes,
+    }
 }
 
 /// A group's files, open.

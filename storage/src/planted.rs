@@ -102,34 +102,19 @@ mod switch {
 
         fn describe(self) -> (&'static str, &'static str) {
             match self {
-                Self::AckBeforeSync => (
-                    "ack-before-sync",
-                    "records count as written before they are synced",
-                ),
-                Self::AckAtAppend => (
-                    "ack-at-append",
-                    "appends complete before the writer has seen them",
-                ),
+                Self::AckBeforeSync => ("ack-before-sync", "records count before they are synced"),
+                Self::AckAtAppend => ("ack-at-append", "appends complete at once"),
                 Self::VoteNotSynced => {
                     ("vote-not-synced", "a vote is answered before it is synced")
                 }
-                Self::RollNotSynced => (
-                    "roll-not-synced",
-                    "a full segment is not synced before the next begins",
-                ),
-                Self::NameNotSynced => (
-                    "name-not-synced",
-                    "the directory is not synced when the log rolls",
-                ),
+                Self::RollNotSynced => ("roll-not-synced", "a full segment is not synced"),
+                Self::NameNotSynced => ("name-not-synced", "a new segment's name is not synced"),
                 Self::CheckpointNotSynced => (
                     "checkpoint-not-synced",
                     "a checkpoint counts before it is synced",
                 ),
-                Self::IndexNotSynced => (
-                    "index-not-synced",
-                    "queue files count before they are synced",
-                ),
-                Self::SyncRetried => ("sync-retried", "a failed sync is tried again and believed"),
+                Self::IndexNotSynced => ("index-not-synced", "queue files are not synced"),
+                Self::SyncRetried => ("sync-retried", "a failed sync is tried again"),
                 Self::MarkAhead => ("mark-ahead", "the synced mark is written before the sync"),
                 Self::CacheTrusted => ("cache-trusted", "recovery takes what it reads for durable"),
                 Self::TornRecordAccepted => {
