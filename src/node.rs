@@ -352,14 +352,8 @@ async fn start_group(
         catch_up: parts.catch_up.clone(),
         applied: hook,
     };
-    let replica = Replica::start(
-        options,
-        log.clone(),
-        store.clone(),
-        parts.peers.clone(),
-        &parts.server,
-    )
-    .await?;
+    let (peers, server) = (parts.peers.clone(), &parts.server);
+    let replica = Replica::start(options, log.clone(), store.clone(), peers, server).await?;
     let appender = Appender::new(config.broker.send_bytes_max, metrics.clone());
     let offsets = OffsetCommits::default();
     let group = Group {

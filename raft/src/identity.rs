@@ -77,8 +77,8 @@ impl GroupState {
 /// Finds out which replica lives in `directory`, and writes it down if that is new.
 ///
 /// `wanted.incarnation` is the time now, in milliseconds since 1970: what a new incarnation is called.
-/// When this returns, the identity file and its directory entry are on disk. Waits for the other nodes when the directory is empty, because only they know whether
-/// it has ever held anything.
+/// When this returns, the identity file and its directory entry are on disk. Waits for the other nodes
+/// when the directory is empty, because only they know whether it has ever held anything.
 pub async fn claim_seat(
     fs: &Arc<dyn FileSystem>,
     directory: &Path,

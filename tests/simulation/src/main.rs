@@ -35,7 +35,8 @@ struct Arguments {
     planted: bool,
 
     /// Write the full trace of the seed here.
-    #[arg(long, value_name = "FILE", requires = "seed", num_args = 0..=1, default_missing_value = "trace.txt")]
+    #[arg(long, value_name = "FILE", requires = "seed", num_args = 0..=1)]
+    #[arg(default_missing_value = "trace.txt")]
     trace: Option<PathBuf>,
 
     /// Run with one bug planted; `--planted` lists them. Needs `--features planted-bugs`.
