@@ -95,7 +95,7 @@ fn what_matches() {
         "(-color) IS NULL",
         // Ranges and lists.
         "a BETWEEN 1 AND 1",
-        "f BETWEEN 5 AND a OR f BETWEEN b AND 6",
+        "f BETWEEN 5.0 AND a OR f BETWEEN b AND 6.0",
         "a NOT BETWEEN 2 AND 3",
         "negative BETWEEN -5 AND -1",
         "color IN ('red')",
@@ -220,7 +220,7 @@ fn what_is_refused() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    let many = ["a = 1"; 1000].join(" OR ");
+    let many = ["a = 1"; 900].join(" OR ");
     assert!(many.len() < EXPRESSION_BYTES_MAX && verdict(&many));
     let long = ["a = 1"; 1000].join("  OR  ");
     assert!(refusal(&long).contains("longer than"));
@@ -245,7 +245,7 @@ fn size_and_depth_are_bounded() {
 fn one_message_costs_a_bounded_number_of_steps() {
     let text = "x".repeat(30_000);
     let clause = "p = q";
-    let selector = Selector::parse(&[clause; 1000].join(" AND ")).unwrap();
+    let selector = Selector::parse(&[clause; 800].join(" AND ")).unwrap();
     let properties = [("p", text.as_str()), ("q", text.as_str())];
     let pairs = properties
         .iter()

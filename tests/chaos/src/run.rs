@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, View};
 use crate::failover::{self, Failover, Gaps};
-use crate::faults::{Count, Kind, Nemesis};
+use crate::faults::{self, Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
 use crate::load::{self, Held, Load, Pace, Round, Stock, Told, Window};
 use crate::net::{self, NODES, name_of};
@@ -91,6 +91,7 @@ struct Run {
 
 /// Builds the cluster, runs all rounds, and leaves in `settings.directory` what is to be kept.
 pub async fn run(settings: &Settings, plan: Plan) -> Outcome<RunReport> {
+    faults::clean_up().await?;
     sandbox::furnish().await?;
     net::build().await?;
     let mut trace = Trace::create(&settings.directory.join("faults.log"))?;
@@ -123,6 +124,7 @@ pub async fn run(settings: &Settings, plan: Plan) -> Outcome<RunReport> {
     };
     let mut rounds = Vec::new();
     let outcome = run.rounds(&mut rounds).await;
+    faults::clean_up().await?;
     let failed = outcome.is_err() || rounds.iter().any(|round| !round.verdict.report.is_green());
     if failed {
         run.keep_everything().await?;

@@ -231,7 +231,7 @@ const TABLE: [Row; 29] = [
         "rot-consume-queue",
         Class::Rot(Kind::ConsumeQueue),
         "bits of consume queues flip",
-        1,
+        0,
         Reach::Alone,
     ),
     (

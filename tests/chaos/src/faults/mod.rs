@@ -253,6 +253,14 @@ fn needs(program: &str, package: &str) -> Result<(), String> {
     Err(format!("{program} is missing (Debian package {package})"))
 }
 
+/// Takes away what a run that was killed may have left: control groups belong to no namespace.
+pub async fn clean_up() -> Outcome {
+    for node in 0..NODES {
+        disk::unslow(node).await?;
+    }
+    Ok(())
+}
+
 /// Why a class cannot be injected on this machine.
 pub fn probe(class: Class) -> Result<(), String> {
     match class {
