@@ -17,6 +17,7 @@ mod replica;
 mod state_machine;
 #[doc(hidden)]
 pub mod testing;
+mod timing;
 mod types;
 
 pub use aside::aside;
@@ -28,8 +29,9 @@ pub use network::{
     MemoryTransport, PeerEvent, PeerServer, Peers, TcpTransport, Transport, split_tcp,
 };
 pub use opening::{GroupFiles, OpenGroup, OpenStore, RunWriter, open_group};
-pub use replica::{Leadership, Replica, ReplicaOptions, ReplicaStatus, Timing};
+pub use replica::{Leadership, Replica, ReplicaOptions, ReplicaStatus};
 pub use state_machine::{AppliedHook, StateMachine};
+pub use timing::Timing;
 pub use types::{
     DecodeError, GroupId, NodeNumber, Outcome, Proposal, ReplicaId, Reply, node_of, replica_id,
 };

@@ -22,6 +22,7 @@ use crate::membership::{self, full_voters};
 use crate::mend;
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::state_machine::{AppliedHook, StateMachine};
+use crate::timing::Timing;
 use crate::types::{
     GroupId, GroupTypes, LeaderId, LogId, NodeNumber, Outcome, Proposal, ReplicaId, completion,
     node_of,
@@ -37,27 +38,6 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A replica this few records behind can take over at once.
 const TAKE_OVER_LAG: u64 = 8;
-
-/// Timing of a group, in milliseconds. See ADR 1.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// A leader lets its followers hear from it this often.
-    pub heartbeat_ms: u64,
-    /// A follower that heard nothing for this long campaigns, at the earliest.
-    pub election_min_ms: u64,
-    /// The same, at the latest; also how long a voter holds on to a leader it has heard from.
-    pub election_max_ms: u64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Timing {
-            heartbeat_ms: 100,
-            election_min_ms: 250,
-            election_max_ms: 350,
-        }
-    }
-}
 
 /// What a replica is started with.
 pub struct ReplicaOptions {

@@ -100,7 +100,8 @@ impl Peers {
     }
 
     /// Calls the process above this crate on `node`; `method` counts from 0. The body is sent in
-    /// pieces, without a copy. The node does not begin with it after `deadline`, however long it was on its way.
+    /// pieces, without a copy. The node does not begin with it after `deadline`, however long it was on its
+    /// way.
     pub async fn call(
         &self,
         node: NodeNumber,

@@ -212,8 +212,8 @@ impl CommitLog {
         Some(ReadAhead(next))
     }
 
-    /// Reads from the disk what somebody is likely to ask [`read_bytes`](Self::read_bytes) for. Blocks. Errors
-    /// show when it is asked for.
+    /// Reads from the disk what somebody is likely to ask [`read_bytes`](Self::read_bytes) for. Blocks.
+    /// Errors show when it is asked for.
     pub fn read_ahead(&self, ahead: ReadAhead) {
         let cold = &self.shared.cold;
         let _one_at_a_time = cold.reading.lock().unwrap_or_else(PoisonError::into_inner);
