@@ -133,10 +133,10 @@ impl Link {
     }
 }
 
-/// The receiver's clock as the caller knows it. A call may wait in a connection for as long as the network is
-/// cut, and its caller has long reported that the outcome is unknown when it arrives. So it says until when, by
-/// the clock of its receiver, it may be begun. Every reply tells that clock; it was read before the reply came,
-/// so what is computed from it is too early by a way through the network, and never too late.
+/// The receiver's clock as the caller knows it. A call may wait in a connection for as long as the network
+/// is cut, and its caller has long reported that the outcome is unknown when it arrives. So it says until
+/// when, by the clock of its receiver, it may be begun. Every reply tells that clock; it was read before the
+/// reply came, so what is computed from it is too early by a way through the network, and never too late.
 struct PeerClock {
     origin: Instant,
     /// What to add to the time since `origin`; microseconds.

@@ -183,7 +183,12 @@ fn open_hard_states(
                 .map_err(OpenError::io("write", &vote_path))?;
             None
         }
-        Held::Nothing => return Err(lost(&vote_path, "the vote is missing")),
+        Held::Nothing => {
+            // The one that was just made says nothing: whoever looks next must see the same.
+            fs.remove(&vote_path)
+                .map_err(OpenError::io("remove", &vote_path))?;
+            return Err(lost(&vote_path, "the vote is missing"));
+        }
         Held::Lost => return Err(lost(&vote_path, "both copies of the vote are damaged")),
     };
     let mark = match mark {
