@@ -131,6 +131,18 @@ async fn retain(config: &Arc<Config>, group: &Arc<Group>, now_ms: u64) {
         }
     };
     let Some(index) = boundary else { return };
+    let retiring = group.clone();
+    match aside(move || retiring.store.retire_before(index)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(group = group.name, %error, "retention cannot read the new start");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(group = group.name, %error, "retention failed");
+            return;
+        }
+    }
     if let Err(error) = group.replica.purge_through(index).await {
         tracing::error!(group = group.name, %error, "cannot remove old log");
         return;

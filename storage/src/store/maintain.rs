@@ -94,6 +94,30 @@ impl Store {
         Ok(Some((index, tag)))
     }
 
+    /// Queues begin where the boundary says, from now on. Call it before the log is purged up to there: a pull
+    /// must not find messages gone that the queue still claims to have. Memory only, but reads the checkpoint.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn retire_before(&self, boundary: LogIndex) -> Result<(), StoreError> {
+        self.raise_min(&self.maintenance(), boundary).map(drop)
+    }
+
+    /// Moves first offsets up to what they were at a checkpoint; false if this replica is not there yet.
+    fn raise_min(&self, maintenance: &Maintenance, index: LogIndex) -> Result<bool, StoreError> {
+        let bytes = maintenance
+            .checkpoints
+            .read(index)
+            .map_err(self.io("read a checkpoint"))?;
+        let image = Checkpoint::decode(&bytes)?;
+        let mut state = self.state_mut();
+        let is_past = image.applied <= state.applied;
+        if is_past {
+            state.queues.raise_min(&image.queues);
+        }
+        Ok(is_past)
+    }
+
     /// Follows a purge of the log: first offsets move up, files of what is gone are removed. Call it after
     /// the log has called back; until then reads of what is gone say so one by one.
     ///
@@ -111,19 +135,10 @@ impl Store {
         let Some(start) = listed.into_iter().find(|index| *index >= purged) else {
             return Ok(());
         };
-        let bytes = maintenance
-            .checkpoints
-            .read(start)
-            .map_err(self.io("read a checkpoint"))?;
-        let image = Checkpoint::decode(&bytes)?;
-        let queues: Vec<_> = {
-            let mut state = self.state_mut();
-            if image.applied > state.applied {
-                return Ok(());
-            }
-            state.queues.raise_min(&image.queues);
-            state.queues.iter().collect()
-        };
+        if !self.raise_min(&maintenance, start)? {
+            return Ok(());
+        }
+        let queues: Vec<_> = self.state().queues.iter().collect();
         maintenance
             .checkpoints
             .remove_below(start)

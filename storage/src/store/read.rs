@@ -117,8 +117,17 @@ impl Store {
         let matched = !spans.is_empty();
         let mut body = BytesMut::with_capacity(spans.iter().map(|span| span.len).sum());
         let mut count = 0;
+        let mut wanted = 0;
         for span in &spans {
+            wanted += span.messages.len();
             count += self.append_span(span, request, &mut body)?;
+        }
+        if count < wanted {
+            // Retired since the units were read: the queue begins later now.
+            let bounds = bounds_in(&self.state(), request.key);
+            if let Some(moved) = outside(bounds, request.offset) {
+                return Ok(moved);
+            }
         }
         let status = match (count, matched) {
             (0, false) => ReadStatus::NoMatched,
