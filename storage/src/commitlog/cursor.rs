@@ -12,6 +12,9 @@ use crate::position::{LogIndex, PhysicalOffset};
 /// What a cursor reads from disk at once when it walks; bytes.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// The same for whoever wants more; bytes.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;
+
 /// What the next record must look like to belong to the log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
@@ -59,6 +62,8 @@ pub(crate) struct Cursor {
     limit: u64,
     chunk: Bytes,
     chunk_at: u64,
+    /// Read at once, at least.
+    chunk_bytes: u64,
 }
 
 impl Cursor {
@@ -78,6 +83,7 @@ impl Cursor {
             limit,
             chunk: Bytes::new(),
             chunk_at: base,
+            chunk_bytes: CHUNK_BYTES,
         }
     }
 
@@ -88,7 +94,7 @@ impl Cursor {
         }
         let chunk_end = self.chunk_at + self.chunk.len() as u64;
         if at < self.chunk_at || at + len > chunk_end {
-            let want = len.max(CHUNK_BYTES).min(self.limit - at);
+            let want = len.max(self.chunk_bytes).min(self.limit - at);
             let mut buffer = vec![0; want as usize];
             let got = match self.read(&mut buffer, at) {
                 // One bad sector must not take what is around it along.
@@ -235,6 +241,8 @@ impl RangeRead {
     /// Reads until the range, or `max_bytes` of payload, is exhausted; at least one record.
     pub(crate) fn run(&self, max_bytes: usize) -> Result<Vec<Located>, RangeError> {
         let mut cursor = Cursor::new(self.file.clone(), self.base, self.end_offset, self.source);
+        // One large read is quicker than several that wait for each other.
+        cursor.chunk_bytes = (max_bytes as u64).clamp(CHUNK_BYTES, CHUNK_BYTES_MAX);
         let mut at = self.known_offset;
         let mut expected = Expected {
             index: Some(self.known_index),

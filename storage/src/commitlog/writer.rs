@@ -394,13 +394,14 @@ impl Writer {
         Ok(data.into_iter().chain(mark).min())
     }
 
-    /// Prepares the blocks that come next. A disk that refuses this will refuse the log, and be heard then.
+    /// Prepares the blocks that come next. A disk that fails here is trusted with nothing else.
     fn zero_ahead(&mut self) {
         if self.failed().is_none()
-            && let Some(Active { file, blocks, .. }) = &mut self.active
+            && let Some(Active { base, file, blocks }) = &mut self.active
             && let Err(error) = blocks.zero_ahead(&**file, self.shared.config.segment_bytes)
         {
-            tracing::warn!(dir = %self.shared.dir.display(), %error, "cannot write ahead of the log");
+            let path = segment_path(&self.shared.dir, *base);
+            self.fail(&LogError::poison("write", &path)(error));
         }
     }
 
