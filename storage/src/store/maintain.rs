@@ -94,8 +94,8 @@ impl Store {
         Ok(Some((index, tag)))
     }
 
-    /// Queues begin where the boundary says, from now on. Call it before the log is purged up to there: a pull
-    /// must not find messages gone that the queue still claims to have. Memory only, but reads the checkpoint.
+    /// Queues begin where the boundary says, from now on. Call it before the log is purged up to there: a
+    /// pull must not find messages gone that the queue still claims to have. Reads the checkpoint.
     ///
     /// # Errors
     /// The disk refuses.
