@@ -171,13 +171,13 @@ mod tests {
         let mut tails = Tails::default();
         let (queues, rounds) = (1000, 3 * WRITE_UNITS);
         let mut writes = vec![0; rounds];
-        for round in 0..rounds {
+        for (round, written) in writes.iter_mut().enumerate() {
             for queue in 0..queues {
                 let key = QueueKey { queue, ..KEY };
                 tails.push(key, QueueOffset::new(round as u64), unit(1));
             }
             let ripe = tails.pending(Due::Ripe);
-            writes[round] = ripe.len();
+            *written = ripe.len();
             tails.written(&ripe);
             assert!(tails.count() < usize::from(queues) * WRITE_UNITS * 3 / 2);
         }
