@@ -15,16 +15,18 @@ COPY Cargo.toml Cargo.lock ./
 COPY protocol/Cargo.toml protocol/Cargo.toml
 COPY storage/Cargo.toml storage/Cargo.toml
 COPY raft/Cargo.toml raft/Cargo.toml
+COPY tests/chaos/Cargo.toml tests/chaos/Cargo.toml
 COPY tests/checker/Cargo.toml tests/checker/Cargo.toml
-# Every target that a manifest names has to be there.
+COPY tests/fuzz/Cargo.toml tests/fuzz/Cargo.toml
+COPY tests/simulation/Cargo.toml tests/simulation/Cargo.toml
+# Every member of the workspace has to be there, with every target that its manifest names, though empty.
 RUN for file in src/lib.rs protocol/src/lib.rs protocol/benches/codec.rs storage/src/lib.rs \
-        storage/benches/storage/main.rs raft/src/lib.rs tests/checker/src/lib.rs tests/checker/src/main.rs \
-        tests/checker/benches/checker.rs; \
+        storage/benches/storage/main.rs raft/src/lib.rs tests/chaos/src/lib.rs tests/checker/src/lib.rs \
+        tests/checker/src/main.rs tests/checker/benches/checker.rs tests/fuzz/src/lib.rs tests/simulation/src/lib.rs; \
     do mkdir -p "$(dirname "$file")" && touch "$file"; done \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin gantry \
-    && rm -r src protocol/src protocol/benches storage/src storage/benches raft/src tests/checker/src \
-        tests/checker/benches
+    && rm -r src protocol/src protocol/benches storage/src storage/benches raft/src tests/*/src tests/checker/benches
 
 COPY . .
 # Cargo compares times: the real sources may be older than the empty ones that were built above.

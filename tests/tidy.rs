@@ -302,3 +302,30 @@ fn named_documents_exist() {
     }
     report("documents", found);
 }
+
+/// The image is built from a copy of the repository that leaves out what `.dockerignore` names, in two
+/// steps; a member that is missing in either ends the build only where images are built.
+#[test]
+fn the_image_is_built_with_every_member_of_the_workspace() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (manifest, recipe, ignored) = (
+        read("Cargo.toml"),
+        read("Dockerfile"),
+        read(".dockerignore"),
+    );
+    let members = manifest.split("members = [").nth(1).unwrap();
+    let members = members.split(']').next().unwrap();
+    let mut found = Vec::new();
+    for member in members.split('"').skip(1).step_by(2).filter(|m| *m != ".") {
+        if !recipe.contains(&format!("COPY {member}/Cargo.toml {member}/Cargo.toml\n")) {
+            found.push((
+                "Dockerfile".to_string(),
+                format!("does not copy {member}/Cargo.toml"),
+            ));
+        }
+        if member.starts_with("tests/") && !ignored.contains(&format!("!{member}\n")) {
+            found.push((".dockerignore".to_string(), format!("leaves out {member}")));
+        }
+    }
+    report("image", found);
+}
