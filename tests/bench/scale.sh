@@ -10,7 +10,9 @@
 #
 # Builds the release binary, starts three nodes on this machine with `gantry dev`, drives them with `gantry bench`, and
 # ends what it started. Lines with the case "memory" are the resident sets, in MiB, of the three nodes; those with the
-# case "ready" are the seconds from the start of three killed nodes until all are ready. Needs jq. Settings are variables:
+# case "ready" are the seconds from the start of three killed nodes until all say that they are ready (`/readyz`: every
+# group has a leader that serves), and "spread" until every group is led by the node that prefers it, which `gantry dev`
+# waits for. Needs jq and curl. Settings are variables:
 #   GANTRY           a binary to measure instead of building one
 #   DATA             directory for the nodes, missing or empty, on a real disk; removed at the end. Default
 #                    target/scale; `cold` and `restart` write three times their log into it
@@ -37,11 +39,11 @@ table() {
             + "\(map(.cpu_us_per_msg // 0) | median | places(1)) |"),
         "", "| what | resident MiB |", "|---|---|",
         (.[] | select(.case == "memory") | "| \(.system) | \(.rss_mib | max) |"),
-        (.[] | select(.case == "ready") | "| \(.system) | ready after \(.seconds) s |")
+        (.[] | select(.case == "ready" or .case == "spread") | "| \(.system) | \(.case) after \(.seconds) s |")
     ' "$@"
 }
 
-command -v jq >/dev/null || die "jq is missing"
+for tool in jq curl; do command -v "$tool" >/dev/null || die "$tool is missing"; done
 if [ "${1:-}" = table ]; then
     shift
     table "$@"
@@ -250,21 +252,37 @@ read_cold() {
 
 # A long log: nodes killed while they write, and how soon they are ready again.
 measure_restart() {
-    local turn began
+    local turn began spread
     launch 3
     fill log "$log_gib"
     memory "log of $(log_mib) MiB, written"
     for turn in $(seq "$repeat"); do
         kill_under_load
         began=$(date +%s%N)
+        await_ready >"$data/ready" &
+        driver=$!
         launch 3
-        jq -n -c --arg system "restart $turn over $(log_mib) MiB" --argjson ns $(($(date +%s%N) - began)) \
-            '{system: $system, case: "ready", seconds: ($ns / 1e6 | round / 1e3)}'
+        spread=$(date +%s%N)
+        wait "$driver" || die "the nodes are not ready"
+        driver=''
+        jq -n -c --arg system "restart $turn over $(log_mib) MiB" --argjson ready $(($(cat "$data/ready") - began)) \
+            --argjson spread $((spread - began)) '{system: $system, case: ("ready", "spread"),
+            seconds: $ready} | if .case == "spread" then .seconds = $spread end | .seconds |= (. / 1e6 | round / 1e3)'
         memory "restart $turn, ready"
     done
     load "after the restart" produce --topic log
     memory "restart $repeat, after a load"
     finish
+}
+
+# await_ready: when all three nodes say that they are ready, in nanoseconds since 1970.
+await_ready() {
+    local node
+    for node in 0 1 2; do
+        timeout 60 sh -c 'until curl -sf --max-time 1 "$1" >/dev/null; do sleep 0.02; done' - \
+            "http://127.0.0.1:$((base_port + 100 * node + 1))/readyz" || return 1
+    done
+    date +%s%N
 }
 
 # kill_under_load: all three nodes at once, by SIGKILL, while they take messages.
