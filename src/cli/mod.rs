@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod consume;
 mod dev;
+mod dlq;
 mod failover;
 mod failure;
 mod group;

@@ -1,5 +1,7 @@
 //! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
 
+pub mod cluster;
+pub mod messages;
 mod ports;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +35,11 @@ pub struct OneNode {
 impl OneNode {
     /// Starts a node in a fresh directory; returns when its group takes writes.
     pub async fn start() -> OneNode {
+        OneNode::start_with("").await
+    }
+
+    /// The same with lines for the table `broker` of the configuration.
+    pub async fn start_with(settings: &str) -> OneNode {
         let directory = TempDir::new().unwrap();
         let ports = Hundred::claim();
         let [namesrv, http, peer, group] = [0, 1, 3, 4].map(|nth| ports.first + nth);
@@ -49,6 +56,8 @@ impl OneNode {
             name = "local"
             bind = "127.0.0.1"
             nodes = [{{ node = 1, host = "127.0.0.1", namesrv = {namesrv}, groups = [{group}] }}]
+            [broker]
+            {settings}
             "#,
             directory.path()
         );
@@ -74,15 +83,8 @@ impl OneNode {
     async fn wait_until_ready(&self, http: SocketAddr) {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if let Ok(mut stream) = TcpStream::connect(http).await {
-                let request = b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
-                stream.write_all(request).await.unwrap();
-                let mut answer = String::new();
-                // A node that is just starting may end the connection.
-                let read = stream.read_to_string(&mut answer).await;
-                if read.is_ok() && answer.starts_with("HTTP/1.1 200") {
-                    return;
-                }
+            if is_ready(http).await {
+                return;
             }
             assert!(
                 !self.running.is_finished(),
@@ -98,12 +100,7 @@ impl OneNode {
 
     /// A connection to the group's port.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.group_address).await.unwrap();
-        Connection {
-            stream,
-            buffer: BytesMut::new(),
-            next_opaque: 1,
-        }
+        Connection::to(self.group_address).await
     }
 
     /// Stops the node as a signal would.
@@ -111,6 +108,20 @@ impl OneNode {
         self.stop.send(()).unwrap();
         self.running.await.unwrap();
     }
+}
+
+/// Whether the node with this HTTP port says that it is ready.
+async fn is_ready(http: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(http).await else {
+        return false;
+    };
+    let request = b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
+    let mut answer = String::new();
+    // A node that is just starting or ending may end the connection.
+    let written = stream.write_all(request).await.is_ok();
+    written
+        && stream.read_to_string(&mut answer).await.is_ok()
+        && answer.starts_with("HTTP/1.1 200")
 }
 
 /// A connection whose every byte the test decides.
@@ -121,6 +132,16 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection to an address.
+    pub async fn to(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Connection {
+            stream,
+            buffer: BytesMut::new(),
+            next_opaque: 1,
+        }
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn ask(&mut self, mut request: RemotingCommand) -> RemotingCommand {
         self.next_opaque += 1;
@@ -152,6 +173,27 @@ impl Connection {
             let count = read.await.expect("an answer in time").unwrap();
             assert_ne!(count, 0, "the broker hung up");
         }
+    }
+
+    /// The next request of the broker; answers are passed over.
+    pub async fn request(&mut self) -> RemotingCommand {
+        loop {
+            if let Some(frame) = frame::cut(&mut self.buffer).unwrap() {
+                let command = RemotingCommand::decode(frame).unwrap();
+                if !command.is_response() {
+                    return command;
+                }
+                continue;
+            }
+            let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
+            let count = read.await.expect("a request in time").unwrap();
+            assert_ne!(count, 0, "the broker hung up");
+        }
+    }
+
+    /// Whether the broker sends a request within a time.
+    pub async fn is_asked_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.request()).await.is_ok()
     }
 
     /// Ends our side; whether the broker ends its side without an answer.
