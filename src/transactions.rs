@@ -17,6 +17,7 @@ use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
 use gantry_storage::message::{self, MessageView, NewMessage};
 use gantry_storage::tables::{Command, GIVEN_UP_MS, TopicConfig};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
@@ -24,6 +25,9 @@ use crate::due;
 use crate::error::Failure;
 use crate::group::{Group, HOLD};
 use crate::peer_calls::{Method, decode_reply};
+
+/// Most transactions of a group that are listed.
+const LISTED_MAX: usize = 1000;
 
 /// Most half messages of one step.
 const STEP_MESSAGES: usize = 64;
@@ -105,6 +109,43 @@ pub async fn run(broker: Arc<Broker>, group: Arc<Group>) {
             () = waiting => {}
         }
     }
+}
+
+/// The open transactions of the groups that this node leads, in the order of the log; not all of them if there are
+/// very many. Reads the log.
+pub fn open(broker: &Broker) -> Vec<Value> {
+    let mut open = Vec::new();
+    for group in broker.groups.iter().filter(|group| group.leads()) {
+        let halves: Vec<(u64, PhysicalOffset, u32)> = {
+            let tables = group.store.tables();
+            let parked = tables.parked();
+            let all = parked.halves().before(PhysicalOffset::new(u64::MAX));
+            let first = all.take(LISTED_MAX);
+            first
+                .map(|(next_ms, place)| (next_ms, place, parked.checks_of(place)))
+                .collect()
+        };
+        let host = broker.routes.store_host(0, group.node, group.id);
+        for (next_ms, place, checks) in halves {
+            // One that cannot be read, or has just ended, is left out.
+            let half = group.store.message_at(place, host).ok().flatten();
+            let view = half.as_ref().map(|half| MessageView::parse(half));
+            let Some(Ok(view)) = view else { continue };
+            let property = |name| view.property(name).unwrap_or_default().to_string();
+            open.push(json!({
+                "group": group.name,
+                "place": place.get(),
+                "offset": view.queue_offset().get(),
+                "topic": property(names::REAL_TOPIC),
+                "producer": property(names::PRODUCER_GROUP),
+                "key": property(names::UNIQ_KEY),
+                "born_ms": view.born_timestamp(),
+                "checks": checks,
+                "given_up": next_ms == GIVEN_UP_MS,
+            }));
+        }
+    }
+    open
 }
 
 /// Asks about what is due; whether anything was.

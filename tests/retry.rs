@@ -11,6 +11,8 @@ use gantry_protocol::message::Message;
 use gantry_protocol::properties;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
 
+use serde_json::json;
+
 use support::messages::{arrived, bodies, now_ms, pull_all, send, send_with, sent};
 use support::{Connection, OneNode};
 
@@ -163,5 +165,41 @@ async fn a_group_that_consumes_in_order_has_given_up_what_it_sends_back() {
         ["given up"]
     );
     assert_eq!(pull_all(&mut client, "%RETRY%C").await, []);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_listed_shown_and_sent_back_once() {
+    let node = OneNode::start_with(LEVELS).await;
+    let mut client = node.connect().await;
+    for body in ["a", "b", "c"] {
+        let given = [("KEYS", body), ("UNIQ_KEY", body)];
+        sent(&mut client, send("T", body, &given)).await;
+    }
+    for message in arrived(&mut client, "T", 3).await {
+        sent(&mut client, send_back(&message, -1)).await;
+    }
+    arrived(&mut client, "%DLQ%G", 3).await;
+    let listed = node.gantry(&["dlq", "list"]).await;
+    assert_eq!(listed, [json!([{ "group": "G", "messages": 3 }])]);
+    let shown = node.gantry(&["dlq", "show", "G", "--count", "2"]).await;
+    assert_eq!(shown.len(), 2);
+    assert_eq!(
+        (&shown[0]["topic"], &shown[0]["body"]),
+        (&json!("T"), &json!("a"))
+    );
+    let two = node.gantry(&["dlq", "redrive", "G", "--count", "2"]).await;
+    assert_eq!(two, [json!({ "sent": { "T": 2 } })]);
+    for expected in [json!({ "T": 1 }), json!({})] {
+        let rest = node.gantry(&["dlq", "redrive", "G"]).await;
+        assert_eq!(rest, [json!({ "sent": expected })]);
+    }
+    let messages = arrived(&mut client, "T", 6).await;
+    assert_eq!(bodies(&messages), ["a", "b", "c", "a", "b", "c"]);
+    for message in &messages[3..] {
+        assert_eq!(message.reconsume_times, 0);
+        assert_eq!(property(message, "RETRY_TOPIC"), None);
+        assert!(property(message, "KEYS").is_some());
+    }
     node.stop().await;
 }

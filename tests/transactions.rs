@@ -277,3 +277,29 @@ async fn a_new_leader_goes_on_asking_over_the_node_that_has_the_producer() {
     assert_eq!(pull_all(&mut client, "T").await.len(), 1);
     cluster.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_transactions_are_listed_and_ended_by_hand() {
+    let node = OneNode::start().await;
+    let mut client = node.connect().await;
+    let kept = prepare(&mut client, "kept").await;
+    let dropped = prepare(&mut client, "dropped").await;
+    let http = node.http.to_string();
+    let listed = node.gantry(&["tx", "list", "--http", &http]).await;
+    let open = listed[0]["transactions"].as_array().unwrap();
+    assert_eq!(open.len(), 2);
+    assert_eq!(
+        (open[0]["key"].as_str(), open[0]["topic"].as_str()),
+        (Some("kept"), Some("T"))
+    );
+    assert_eq!(open[0]["place"].as_i64(), Some(kept.place));
+    let (kept, dropped) = (kept.place, dropped.place);
+    let id = format!("broker-a/{kept}");
+    node.gantry(&["tx", "commit", &id, "--http", &http]).await;
+    let id = format!("broker-a/{dropped}");
+    node.gantry(&["tx", "rollback", &id, "--http", &http]).await;
+    assert_eq!(bodies(&arrived(&mut client, "T", 1).await), ["kept"]);
+    let listed = node.gantry(&["tx", "list", "--http", &http]).await;
+    assert_eq!(listed[0]["transactions"].as_array().unwrap().len(), 0);
+    node.stop().await;
+}

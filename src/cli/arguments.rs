@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic};
+use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic, tx};
 use crate::client::Client;
 use crate::units;
 
@@ -40,6 +40,9 @@ enum Command {
     /// List, show and send back messages that consumers gave up.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// List open transactions and end them by hand.
+    #[command(subcommand)]
+    Tx(tx::TxCommand),
     /// See what the cluster does when something breaks.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -125,6 +128,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Send(args) => send::run(args).await,
         Command::Consume(args) => consume::run(args).await,
         Command::Dlq(command) => dlq::run(command).await,
+        Command::Tx(command) => tx::run(command).await,
         Command::Demo(DemoCommand::Failover(args)) => failover::run(args).await,
         Command::Bench(command) => bench::run(command).await,
     }

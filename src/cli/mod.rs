@@ -19,5 +19,6 @@ mod send;
 mod server;
 mod status;
 mod topic;
+mod tx;
 
 pub use arguments::main;

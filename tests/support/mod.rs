@@ -26,6 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct OneNode {
     /// Where the group's clients connect.
     pub group_address: SocketAddr,
+    /// Its name server.
+    pub namesrv: SocketAddr,
+    /// Its HTTP port.
+    pub http: SocketAddr,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
     _directory: TempDir,
@@ -67,16 +71,17 @@ impl OneNode {
             let until = async { drop(stopped.await) };
             gantry::node::run(config, until).await.unwrap();
         });
-        let group_address = SocketAddr::from((Ipv4Addr::LOCALHOST, group));
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let node = OneNode {
-            group_address,
+            group_address: at(group),
+            namesrv: at(namesrv),
+            http: at(http),
             stop,
             running,
             _directory: directory,
             _ports: ports,
         };
-        node.wait_until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, http)))
-            .await;
+        node.wait_until_ready(at(http)).await;
         node
     }
 
@@ -101,6 +106,23 @@ impl OneNode {
     /// A connection to the group's port.
     pub async fn connect(&self) -> Connection {
         Connection::to(self.group_address).await
+    }
+
+    /// Runs a command of the program against this node; what it prints, line by line.
+    pub async fn gantry(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let namesrv = self.namesrv.to_string();
+        let run = || {
+            std::process::Command::new(env!("CARGO_BIN_EXE_gantry"))
+                .args(arguments)
+                .args(["--namesrv", &namesrv, "-o", "json"])
+                .output()
+        };
+        let output = tokio::task::block_in_place(run).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
     }
 
     /// Stops the node as a signal would.

@@ -234,7 +234,7 @@ fn a_damaged_queue_is_mended_without_what_was_dropped() {
     rig.store.save_copy().unwrap();
     let queue = dir
         .path()
-        .join(format!("state/consume_queue/{}/0", topics.real));
+        .join(format!("state/consume_queue/{}-0", topics.real));
     let file = std::fs::read_dir(queue)
         .unwrap()
         .next()
