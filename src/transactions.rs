@@ -331,7 +331,7 @@ async fn give_up(group: &Arc<Group>, halves: Vec<Half>) -> Result<(), Failure> {
                 ..due::copy(&view, 0, view.properties())
             };
             let pushed = batch.push_with_tags_code(head, &message, GIVEN_UP_MS as i64);
-            pushed.expect("it was stored under a longer name");
+            pushed.expect("it was stored before");
         }
     };
     group

@@ -9,7 +9,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gantry_protocol::headers::{RecallRequest, RecallResponse, SendResponse};
+use gantry_protocol::headers::{
+    MinOffsetRequest, OffsetResponse, RecallRequest, RecallResponse, SendResponse,
+};
 use gantry_protocol::properties;
 use gantry_protocol::recall::RecallHandle;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
@@ -230,5 +232,45 @@ async fn a_recalled_message_never_comes() {
     assert_eq!(bodies(&messages), ["K3"]);
     let late = refused(&mut client, recall("T", &handles[2])).await;
     assert_eq!(late, ResponseCode::ILLEGAL_OPERATION);
+    node.stop().await;
+}
+
+/// The first offset of queue 0; 0 while there is no such topic.
+async fn min_offset(client: &mut Connection, topic: &str) -> i64 {
+    let header = MinOffsetRequest { topic, queue_id: 0 };
+    let mut request = RemotingCommand::request(RequestCode::GET_MIN_OFFSET, 0);
+    header.write(&mut request.fields);
+    let answer = client.ask(request).await;
+    let header = OffsetResponse::parse(&answer.fields);
+    header.map_or(0, |header| header.offset)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_carries_what_waits_forward() {
+    let node = OneNode::start_of(r#", retention_bytes = "32MiB""#, "").await;
+    let mut client = node.connect().await;
+    let due = now_ms() + 12_000;
+    let at = due.to_string();
+    let given = [
+        ("TIMER_DELIVER_MS", at.as_str()),
+        ("UNIQ_KEY", "U"),
+        ("mine", "x"),
+    ];
+    sent(&mut client, send("Late", "carried", &given)).await;
+    let filler = "x".repeat(1 << 20);
+    while min_offset(&mut client, "Filler").await == 0 {
+        assert!(
+            now_ms() < due,
+            "nothing was removed while the message waited"
+        );
+        for _ in 0..8 {
+            sent(&mut client, send("Filler", &filler, &[])).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let messages = arrived(&mut client, "Late", 1).await;
+    assert_eq!(bodies(&messages), ["carried"]);
+    assert!(messages[0].store_timestamp as u64 >= due);
+    assert_eq!(messages[0].property("mine"), Some("x"));
     node.stop().await;
 }

@@ -403,6 +403,7 @@ fn accept(
         accepted.told = told(waits, of, &properties);
         if let Some(id) = &accepted.told.transaction_id {
             gantry_storage::message::push_property(&mut properties, names::TRANSACTION_ID, id);
+            check_completed(&properties)?;
         }
     }
     accepted.messages = Messages::One(Part {
@@ -487,12 +488,17 @@ fn complete(
     for (name, value) in added {
         add(false, name, value);
     }
+    check_completed(&complete)?;
+    Ok(complete)
+}
+
+fn check_completed(properties: &[u8]) -> Result<(), Failure> {
     let limit = properties::PROPERTIES_BYTES_MAX;
-    if complete.len() > limit {
+    if properties.len() > limit {
         let reason = format!("with those that the broker adds, properties are over {limit} bytes");
         return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
     }
-    Ok(complete)
+    Ok(())
 }
 
 fn answer_when_done(

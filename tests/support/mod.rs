@@ -44,6 +44,11 @@ impl OneNode {
 
     /// The same with lines for the table `broker` of the configuration.
     pub async fn start_with(settings: &str) -> OneNode {
+        OneNode::start_of("", settings).await
+    }
+
+    /// The same with further members of the table `storage`, each behind a comma.
+    pub async fn start_of(storage: &str, settings: &str) -> OneNode {
         let directory = TempDir::new().unwrap();
         let ports = Hundred::claim();
         let [namesrv, http, peer, group] = [0, 1, 3, 4].map(|nth| ports.first + nth);
@@ -55,7 +60,7 @@ impl OneNode {
             groups = [{{ name = "broker-a" }}]
             peer = {{ bind = "127.0.0.1:{peer}" }}
             http = {{ bind = "127.0.0.1:{http}" }}
-            storage = {{ segment_bytes = "16MiB" }}
+            storage = {{ segment_bytes = "16MiB"{storage} }}
             [[listener]]
             name = "local"
             bind = "127.0.0.1"
