@@ -9,12 +9,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gantry_protocol::ResponseCode;
 use gantry_raft::{Outcome, Proposal, Replica};
 use gantry_storage::batch::BatchBuilder;
 use gantry_storage::commitlog::CommitLog;
 use gantry_storage::tables::{Command, CommandResult};
 use gantry_storage::{Applied, AppliedRow, PhysicalOffset, RowResult};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock::WallClock;
 use crate::error::Failure;
@@ -39,6 +41,8 @@ pub enum Appended {
     },
     /// The topic or the queue was deleted before the message was applied.
     NoSuchQueue,
+    /// It was to take the place of a message that waited, which does not any more.
+    AlreadyResolved,
 }
 
 /// Takes the results of the messages that were submitted together, in their order.
@@ -178,6 +182,30 @@ impl Appender {
             self.shared.filled.notify_one();
         }
         Ok(())
+    }
+
+    /// Writes messages as [`submit`](Self::submit) does and waits until they are applied here; waits for
+    /// room until `until`. Fails with [`Failure::NotLeader`] without having written anything if this replica
+    /// does not lead.
+    pub async fn append(
+        &self,
+        size: (usize, usize),
+        encode: impl Fn(&mut BatchBuilder),
+        until: Instant,
+    ) -> Result<Vec<Appended>, Failure> {
+        loop {
+            let (tell, outcome) = oneshot::channel();
+            let done: Done = Box::new(move |result| drop(tell.send(result)));
+            match self.submit(size, &encode, done) {
+                Ok(()) => return outcome.await.unwrap_or(Err(Failure::Stopped)),
+                Err((NotAdmitted::NotLeader, _)) => return Err(Failure::NotLeader),
+                Err((NotAdmitted::Full, _)) => {}
+            }
+            if timeout_at(until, self.room()).await.is_err() {
+                let reason = "broker busy: too many bytes of sends are under way";
+                return Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason));
+            }
+        }
     }
 
     /// Writes commands and waits until they are applied here. Fails with [`Failure::NotLeader`]
@@ -380,5 +408,6 @@ fn appended(row: AppliedRow) -> Appended {
             physical_offset: row.offset,
         },
         RowResult::TopicGone | RowResult::QueueGone => Appended::NoSuchQueue,
+        RowResult::AlreadyResolved => Appended::AlreadyResolved,
     }
 }

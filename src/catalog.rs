@@ -176,6 +176,7 @@ pub async fn auto_create_topic(
     }
     let config = match names::group_of_retry_topic(name) {
         Some(of) => retry_topic_config(name, &*consumer_group(group, broker, of, deadline).await?),
+        None if names::group_of_dead_letter_topic(name).is_some() => TopicConfig::new(name, 1),
         None if broker.auto_create_topic => {
             let default = match topic(group, default_topic, deadline).await {
                 Ok(default) => default.config.clone(),
@@ -328,7 +329,8 @@ pub fn system_topics(config: &Config, group: &str) -> Vec<TopicConfig> {
         TopicConfig::new("BenchmarkTest", 16),
         inheritable(&config.cluster, 16),
         TopicConfig::new("OFFSET_MOVED_EVENT", 1),
-        TopicConfig::new(names::SCHEDULE_TOPIC, 18),
+        TopicConfig::new(names::SCHEDULE_TOPIC, delay_queues(&config.broker)),
+        TopicConfig::new(names::TIMER_TOPIC, 1),
         TopicConfig::new(names::TRACE_TOPIC, 1),
         TopicConfig::new(names::reply_topic(&config.cluster), 1),
         TopicConfig::new(names::HALF_TOPIC, 1),
@@ -341,6 +343,11 @@ pub fn system_topics(config: &Config, group: &str) -> Vec<TopicConfig> {
         topics.push(inheritable(names::DEFAULT_TOPIC, DEFAULT_TOPIC_QUEUES));
     }
     topics
+}
+
+/// A queue for each delay level, at least as many as RocketMQ has.
+fn delay_queues(broker: &BrokerConfig) -> u16 {
+    u16::try_from(broker.delays.levels.len()).map_or(u16::MAX, |levels| levels.max(18))
 }
 
 /// Whether a topic is the broker's own: not to be created, changed or deleted by clients.
@@ -382,6 +389,7 @@ pub fn change_attributes(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::delays::Delays;
 
     fn broker() -> BrokerConfig {
         BrokerConfig {
@@ -391,6 +399,8 @@ mod tests {
             send_bytes_max: 1 << 20,
             connections_max: 10,
             drain: std::time::Duration::ZERO,
+            delays: Delays::default(),
+            checks: crate::transactions::Checks::default(),
         }
     }
 

@@ -14,8 +14,11 @@ use gantry_raft::{NodeNumber, Timing};
 use gantry_storage::commitlog::TailBudget;
 use gantry_storage::{FlushMode, LogConfig, RetentionConfig};
 
+use crate::delays::Delays;
+use crate::transactions::Checks;
 use crate::units::{parse_bytes, parse_duration};
 
+mod delays;
 mod file;
 mod ports;
 
@@ -125,6 +128,10 @@ pub struct BrokerConfig {
     pub connections_max: usize,
     /// How long a node that stops goes on serving clients that have not moved yet.
     pub drain: Duration,
+    /// How long messages may be delayed.
+    pub delays: Delays,
+    /// When producers are asked about open transactions.
+    pub checks: Checks,
 }
 
 impl ConfigFile {
@@ -426,6 +433,8 @@ impl BrokerFile {
                     .map_err(|error| ConfigError(format!("`broker.drain`: {error}")))?,
                 None => Duration::from_secs(40),
             },
+            delays: self.resolve_delays()?,
+            checks: self.resolve_checks()?,
         })
     }
 }

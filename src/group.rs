@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::appender::Appender;
+use crate::clock::WallClock;
 use crate::disk::Disk;
+use crate::due::Signals;
 use crate::error::Failure;
 use crate::long_poll::LongPoll;
 use crate::metrics::GroupMetrics;
@@ -51,6 +53,8 @@ pub struct Group {
     pub long_poll: Arc<LongPoll>,
     /// Index of the last applied record.
     pub applied: watch::Receiver<u64>,
+    /// What wakes those who work on messages that wait.
+    pub signals: Arc<Signals>,
     /// Other nodes.
     pub peers: Arc<Peers>,
     /// What is measured.
@@ -65,6 +69,11 @@ impl Group {
     /// Whether this node leads the group and may write.
     pub fn leads(&self) -> bool {
         self.appender.is_leading()
+    }
+
+    /// What time it is for messages that wait: `clock`'s, but never before the log's; milliseconds since 1970.
+    pub fn now_ms(&self, clock: &WallClock) -> u64 {
+        clock.now_ms().max(self.store.tables().clock_ms())
     }
 
     /// Who leads, as this node knows.

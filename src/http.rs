@@ -30,6 +30,7 @@ no such path; this port answers
 /healthz        whether the process runs
 /readyz         whether the node can serve clients
 /api/v1/status  the state of the node and its groups, as JSON
+/api/v1/transactions  open transactions of the groups that the node leads, as JSON
 ";
 
 const LIMITS: Limits = Limits {
@@ -45,6 +46,8 @@ pub struct HttpHandlers {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The state of the node.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The open transactions of the groups that the node leads.
+    pub transactions: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Whether the node can serve clients, or the reason why not.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -94,6 +97,7 @@ fn routes(handlers: Arc<HttpHandlers>) -> Router {
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/transactions", get(transactions))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .layer(middleware::map_response(close))
         .with_state(handlers)
@@ -113,6 +117,10 @@ async fn ready(State(handlers): State<Arc<HttpHandlers>>) -> Response {
 
 async fn status(State(handlers): State<Arc<HttpHandlers>>) -> Response {
     Json(off_thread(move || (handlers.status)()).await).into_response()
+}
+
+async fn transactions(State(handlers): State<Arc<HttpHandlers>>) -> Response {
+    Json(off_thread(move || (handlers.transactions)()).await).into_response()
 }
 
 /// Says that the connection ends, which also ends it.
@@ -234,6 +242,7 @@ mod tests {
         let handlers = HttpHandlers {
             metrics: Box::new(|| "some_metric 1\n".to_string()),
             status: Box::new(|| serde_json::json!({"node": 7})),
+            transactions: Box::new(|| serde_json::json!([])),
             ready: Box::new(move || ready.clone()),
         };
         let (stop, stopped) = watch::channel(false);

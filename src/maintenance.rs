@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_raft::aside;
+use gantry_storage::commitlog::SegmentInfo;
 use gantry_storage::tables::Command;
-use gantry_storage::{LogConfig, LogIndex, StoreError, retention};
+use gantry_storage::{LogConfig, LogIndex, PhysicalOffset, StoreError, retention};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -178,7 +179,22 @@ fn plan(
     let Some(base) = plan.keep_from else {
         return Ok(None);
     };
+    // The leader appends what waits there again; until that is resolved here, its segments stay.
+    group.signals.keep_from(base);
+    let base = match group.store.tables().parked().first_place() {
+        Some(place) if place < base => segment_of(&group.log.segments(), place),
+        _ => Some(base),
+    };
+    let Some(base) = base else {
+        return Ok(None);
+    };
     Ok(group.store.set_boundary(base)?.map(|(index, _)| index))
+}
+
+/// Base of the segment that a place is in; `None` if it is before all of them.
+fn segment_of(segments: &[SegmentInfo], place: PhysicalOffset) -> Option<PhysicalOffset> {
+    let bases = segments.iter().map(|segment| segment.base);
+    bases.take_while(|base| *base <= place).last()
 }
 
 /// Creates the topics that must exist, whenever this node leads and they do not.

@@ -23,6 +23,7 @@ use crate::appender::Appender;
 use crate::broker::Broker;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
+use crate::due::{self, Signals};
 use crate::filters::Filters;
 use crate::forward;
 use crate::group::Group;
@@ -39,6 +40,7 @@ use crate::routes::Routes;
 use crate::scrub;
 use crate::sessions::Sessions;
 use crate::status;
+use crate::transactions;
 
 /// Why a node could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +202,9 @@ impl Parts {
         let broker = start_groups(self, background).await?;
         let twice = || NodeError("started twice".to_string());
         self.broker.set(broker.clone()).map_err(|_| twice())?;
+        for group in &broker.groups {
+            background.spawn(transactions::run(broker.clone(), group.clone()));
+        }
         let sessions = broker.sessions.clone();
         background.spawn(sessions.run(broker.peers.clone(), broker.groups.clone()));
         let router = Arc::new(Router::new(broker));
@@ -274,6 +279,7 @@ async fn start_groups(
         let (appender, replica) = (group.appender.clone(), group.replica.clone());
         background.spawn(appender.run(replica, group.log.clone(), parts.host.clock.clone()));
         background.spawn(offsets.clone().run(group.clone()));
+        background.spawn(due::run(group.clone(), parts.host.clock.clone()));
         background.spawn(maintenance::next_segment(group.clone()));
         background.spawn(scrub::run(parts.config.scrub, group.clone()));
         background.spawn(maintenance::system_topics(
@@ -341,7 +347,9 @@ async fn start_group(
     let long_poll: Arc<LongPoll> = Arc::default();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
-    let hook = applied_hook(long_poll.clone(), applied_to, metrics.apply_seconds.clone());
+    let signals = Arc::new(Signals::new(&store));
+    let woken = (long_poll.clone(), signals.clone());
+    let hook = applied_hook(woken, applied_to, metrics.apply_seconds.clone());
     let options = ReplicaOptions {
         group: id,
         name: settings.name.clone(),
@@ -368,6 +376,7 @@ async fn start_group(
         offsets: offsets.clone(),
         long_poll,
         applied,
+        signals,
         peers: parts.peers.clone(),
         metrics,
         segment_bytes: config.log.segment_bytes,
@@ -405,13 +414,14 @@ fn group_files(
 
 /// What happens right after a record was applied on this node.
 fn applied_hook(
-    long_poll: Arc<LongPoll>,
+    (long_poll, signals): (Arc<LongPoll>, Arc<Signals>),
     applied_to: watch::Sender<u64>,
     apply_seconds: prometheus::Histogram,
 ) -> gantry_raft::AppliedHook {
     Arc::new(move |located, applied, took| {
         apply_seconds.observe(took.as_secs_f64());
         applied_to.send_replace(located.record.index.get());
+        signals.applied(applied);
         long_poll.wake(applied.arrivals.iter().map(|arrival| arrival.key));
     })
 }
@@ -475,6 +485,9 @@ async fn answer_call(
             }
             Ok(encode_raw_reply(Ok(Vec::new())))
         }
+        Method::AskProducer => Ok(encode_reply(&Ok(transactions::ask_here(
+            broker, hosted, &body,
+        )?))),
         Method::ClientCall => Err("not supported by this version".to_string()),
     }
 }

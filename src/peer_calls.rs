@@ -25,6 +25,8 @@ pub enum Method {
     ClientCall = 4,
     /// The calling node stops: it is not to be given leadership any more.
     Leaving = 5,
+    /// A question to a producer that is connected to the called node.
+    AskProducer = 8,
 }
 
 impl Method {
@@ -37,6 +39,7 @@ impl Method {
             3 => Method::Sessions,
             4 => Method::ClientCall,
             5 => Method::Leaving,
+            8 => Method::AskProducer,
             _ => return None,
         })
     }

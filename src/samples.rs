@@ -18,6 +18,9 @@ pub(crate) fn take(parts: &Parts, broker: &Broker) {
     for group in &broker.groups {
         group.metrics.sample(&sample(broker, group));
         let live = group.store.tables();
+        let parked = live.parked();
+        let (timers, halves) = (parked.timers().len(), parked.halves().len());
+        group.metrics.parked.sample(timers, halves);
         let pulls =
             |name: &str| live.group(name).is_some() || live.offsets_of(name).next().is_some();
         group

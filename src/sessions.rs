@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use gantry_protocol::bodies::{ConsumerConnection, Heartbeat, ProducerConnection, Subscription};
 use gantry_protocol::headers::NotifyConsumersRequest;
 use gantry_protocol::{Language, RemotingCommand, RequestCode, json};
-use gantry_raft::{CallError, NodeNumber, Peers};
+use gantry_raft::{CallError, GroupId, NodeNumber, Peers};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -144,6 +144,17 @@ impl Sessions {
     /// The members of a producer group as tools see them.
     pub fn producers(&self, group: &str) -> ProducerConnection {
         self.lock().producers(group)
+    }
+
+    /// A connection of this node to a member of a producer group: one that came in on the port of the broker
+    /// group if there is one, because what the producer says then comes in there, too.
+    pub fn producer_channel(&self, producer: &str, group: GroupId) -> Option<Arc<Channel>> {
+        self.lock().producer_channel(producer, group)
+    }
+
+    /// The other nodes that members of a producer group are connected to.
+    pub fn nodes_of_producer(&self, producer: &str) -> Vec<NodeNumber> {
+        self.lock().nodes_of_producer(producer)
     }
 
     /// The clients that are connected to this node, for the metrics.

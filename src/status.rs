@@ -11,10 +11,12 @@ use crate::catalog;
 use crate::group::Group;
 use crate::http::HttpHandlers;
 use crate::node::Parts;
+use crate::transactions;
 
 /// The answers of the HTTP port.
 pub(crate) fn handlers(parts: &Arc<Parts>) -> HttpHandlers {
     let (for_metrics, for_status, for_ready) = (parts.clone(), parts.clone(), parts.clone());
+    let for_transactions = parts.clone();
     HttpHandlers {
         metrics: Box::new(move || {
             if let Some(broker) = for_metrics.broker.get() {
@@ -23,6 +25,10 @@ pub(crate) fn handlers(parts: &Arc<Parts>) -> HttpHandlers {
             for_metrics.metrics.render()
         }),
         status: Box::new(move || status(&for_status)),
+        transactions: Box::new(move || match for_transactions.broker.get() {
+            Some(broker) => transactions::open(broker).into(),
+            None => json!([]),
+        }),
         ready: Box::new(move || ready(&for_ready)),
     }
 }

@@ -21,6 +21,7 @@ pub mod language;
 pub mod message;
 pub mod message_id;
 pub mod properties;
+pub mod recall;
 pub mod sql;
 pub mod topic;
 pub mod version;

@@ -44,8 +44,9 @@ const SYSTEM_TOPICS: [&str; 9] = [
 ];
 
 /// Topics that clients may not send to.
-const UNSENDABLE_TOPICS: [&str; 6] = [
+const UNSENDABLE_TOPICS: [&str; 7] = [
     SCHEDULE_TOPIC,
+    TIMER_TOPIC,
     HALF_TOPIC,
     HALF_DONE_TOPIC,
     HALF_GIVEN_UP_TOPIC,

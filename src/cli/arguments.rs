@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{bench, consume, dev, failover, group, send, server, status, topic};
+use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic, tx};
 use crate::client::Client;
 use crate::units;
 
@@ -37,6 +37,12 @@ enum Command {
     Send(send::SendArgs),
     /// Read messages from all queues of a topic.
     Consume(consume::ConsumeArgs),
+    /// List, show and send back messages that consumers gave up.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    /// List open transactions and end them by hand.
+    #[command(subcommand)]
+    Tx(tx::TxCommand),
     /// See what the cluster does when something breaks.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -121,6 +127,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Group(command) => group::run(command).await,
         Command::Send(args) => send::run(args).await,
         Command::Consume(args) => consume::run(args).await,
+        Command::Dlq(command) => dlq::run(command).await,
+        Command::Tx(command) => tx::run(command).await,
         Command::Demo(DemoCommand::Failover(args)) => failover::run(args).await,
         Command::Bench(command) => bench::run(command).await,
     }

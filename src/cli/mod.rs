@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod consume;
 mod dev;
+mod dlq;
 mod failover;
 mod failure;
 mod group;
@@ -18,5 +19,6 @@ mod send;
 mod server;
 mod status;
 mod topic;
+mod tx;
 
 pub use arguments::main;

@@ -96,6 +96,7 @@ impl Sender {
             body: Bytes::from(body),
             tag: args.tag.clone(),
             keys: args.key.clone(),
+            ..Outgoing::default()
         };
         match self.producer.send(&message).await {
             Ok(acked) => {

@@ -1,7 +1,7 @@
 //! `gantry status`: how every replica stands.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -42,7 +42,7 @@ pub(super) async fn run(args: StatusArgs) -> Outcome {
     if let Some(namesrv) = &args.namesrv {
         return by_name_server(&Client::new(namesrv)?, args.output).await;
     }
-    let addresses = addresses(&args)?;
+    let addresses = http_addresses(&args.http, &args.data)?;
     if args.ready {
         return are_ready(&addresses).await;
     }
@@ -64,11 +64,12 @@ pub(super) async fn run(args: StatusArgs) -> Outcome {
     Ok(())
 }
 
-fn addresses(args: &StatusArgs) -> Result<Vec<String>, Failure> {
-    if !args.http.is_empty() {
-        return Ok(args.http.clone());
+/// HTTP addresses of nodes: those given, those of a `gantry dev` cluster in `data`, or the default one.
+pub(super) fn http_addresses(given: &[String], data: &Path) -> Result<Vec<String>, Failure> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
     }
-    let places = NodePlace::all_in(&args.data)?;
+    let places = NodePlace::all_in(data)?;
     if places.is_empty() {
         return Ok(vec![DEFAULT_HTTP.to_string()]);
     }

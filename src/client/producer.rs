@@ -46,6 +46,10 @@ pub struct Outgoing {
     pub tag: Option<String>,
     /// Keys to find the message by, separated by blanks.
     pub keys: Option<String>,
+    /// Further properties as a text; may be empty.
+    pub properties: String,
+    /// How the body is compressed; 0 if it is not.
+    pub sys_flag: i32,
 }
 
 /// Where an acknowledged message is.
@@ -220,7 +224,7 @@ impl Producer {
         message: &Outgoing,
         unique_key: &str,
     ) -> Result<RemotingCommand, ClientError> {
-        let mut text = properties::Builder::new();
+        let mut text = properties::Builder::from_text(&message.properties);
         let optional = [(names::TAGS, &message.tag), (names::KEYS, &message.keys)];
         for (name, value) in optional
             .into_iter()
@@ -241,6 +245,7 @@ impl Producer {
             default_topic: topic::DEFAULT_TOPIC,
             default_topic_queue_nums: NEW_TOPIC_QUEUES,
             queue_id: queue,
+            sys_flag: message.sys_flag,
             born_timestamp: now_ms(),
             properties: Some(text.as_str()),
             reconsume_times: Some(0),

@@ -113,6 +113,43 @@ pub async fn get(address: &str) -> Result<NodeStatus, ClientError> {
         .map_err(|error| unusable(format!("its status page makes no sense: {error}")))
 }
 
+/// A transaction that is open on the node that leads its broker group.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct OpenTransaction {
+    /// Broker group.
+    pub group: String,
+    /// Physical offset of its half message.
+    pub place: i64,
+    /// Queue offset of its half message.
+    pub offset: i64,
+    /// Topic that its message is for.
+    pub topic: String,
+    /// Producer group.
+    pub producer: String,
+    /// Unique key of its message.
+    pub key: String,
+    /// The producer's clock when it was opened; milliseconds since 1970.
+    pub born_ms: i64,
+    /// How often the producer was asked.
+    pub checks: u32,
+    /// Whether nobody is asked any more.
+    pub given_up: bool,
+}
+
+/// The open transactions of the groups that a node leads.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn open_transactions(address: &str) -> Result<Vec<OpenTransaction>, ClientError> {
+    let answer = http::get(address, "/api/v1/transactions").await?;
+    let read = serde_json::from_str(&answer.body);
+    read.map_err(|error| ClientError::Unreachable {
+        address: address.to_string(),
+        reason: format!("its list of transactions makes no sense: {error}"),
+    })
+}
+
 /// Whether a node is ready; the text says why not.
 ///
 /// # Errors

@@ -147,6 +147,17 @@ pub struct BrokerFile {
     /// How long a node that stops goes on serving clients that have not moved yet. Default `40s`:
     /// stock clients look for new routes every 30 s.
     pub drain: Option<String>,
+    /// How long the delay levels 1, 2 and so on wait; the same on all nodes. Default RocketMQ's, `1s 5s 10s
+    /// 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h`.
+    pub message_delay_levels: Option<String>,
+    /// The longest time that a message with a time may wait. Default `3d`.
+    pub timer_max_delay: Option<String>,
+    /// How old a half message is when its producer is asked first. Default `6s`.
+    pub transaction_timeout: Option<String>,
+    /// How long from one question to the next. Default `30s`, minimum `100ms`.
+    pub transaction_check_interval: Option<String>,
+    /// Questions after which a transaction is given up. Default 15.
+    pub transaction_check_max: Option<u32>,
 }
 
 /// Timers of the groups, in milliseconds.

@@ -1,6 +1,7 @@
 //! One request, one function: read the typed header, check it, call one domain function, format the
 //! answer. Handlers know no other handlers.
 
+pub mod end_transaction;
 pub mod groups;
 pub mod heartbeat;
 pub mod kv;
@@ -8,6 +9,7 @@ pub mod locks;
 pub mod offsets;
 pub mod pull;
 pub mod query;
+pub mod recall;
 pub mod routing;
 pub mod send;
 pub mod send_back;

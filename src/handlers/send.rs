@@ -1,33 +1,38 @@
 //! Sends: 10, 310, 320. The message goes into the group's open batch from here, and the answer goes
 //! out when its record is applied; no task is made for a send that finds a leader and its topic.
 
-use std::net::{SocketAddr, SocketAddrV4};
+mod answer;
+mod given;
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_protocol::headers::SendRequest;
-use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{self, names};
 use gantry_protocol::{RemotingCommand, ResponseCode, batch, topic as names_of};
 use gantry_storage::batch::{BatchBuilder, RowHead};
-use gantry_storage::message::NewMessage;
-use gantry_storage::tables::{PERM_WRITE, Topic};
+use gantry_storage::message::{FLAG_TRANSACTION_MASK, NewMessage};
+use gantry_storage::tables::{GIVEN_UP_MS, PERM_WRITE, SubscriptionGroupConfig, Topic};
 use tokio::time::timeout_at;
 
+use self::answer::{REGION, Told, told};
+use self::given::Given;
 use super::topics;
-use crate::appender::{Appended, Done, NotAdmitted};
+use crate::appender::{Done, NotAdmitted};
 use crate::broker::Broker;
+use crate::delays::Wishes;
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
+use crate::recalls;
 use crate::remoting::Request;
+use crate::waiting::Waits;
 
 /// RocketMQ's limit of a message's body, and of a batch's.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// RocketMQ's default region, which clients expect back.
-const REGION: &str = "DefaultRegion";
 
 /// How long a send waits for room among the bytes under way, from the moment it was read: as long as RocketMQ
 /// lets one wait in its queue. What was read behind it has waited as long, and is refused at once.
@@ -37,11 +42,13 @@ const ROOM_WAIT: Duration = Duration::from_millis(200);
 const OVERHEAD_BYTES: usize = 200;
 
 /// The properties that the broker adds to a message, about.
-const ADDED_BYTES: usize = 128;
+const ADDED_BYTES: usize = 192;
 
 /// A send whose header and sizes are right, borrowed from its request.
 struct Checked<'r> {
     header: SendRequest<'r>,
+    /// Where the message goes: the header's topic, or dead letters.
+    topic: Cow<'r, str>,
     given: Given,
 }
 
@@ -49,6 +56,8 @@ struct Checked<'r> {
 enum Step {
     Append(Accepted),
     CreateTopic,
+    /// It takes back another message.
+    Cancel,
     Relay,
 }
 
@@ -56,6 +65,15 @@ enum Step {
 pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) {
     match next_step(broker, group, &request) {
         Ok(Step::Append(accepted)) => submit(broker, group, accepted, request).await,
+        Ok(Step::Cancel) => {
+            let group = group.clone();
+            tokio::spawn(async move {
+                match cancel(&group, &request).await {
+                    Ok(response) => request.reply(response),
+                    Err(failure) => refuse(&group, request, &failure),
+                }
+            });
+        }
         Ok(Step::Relay) => spawn_relay(broker.clone(), group.clone(), request, false),
         Ok(Step::CreateTopic) => {
             let (broker, group) = (broker.clone(), group.clone());
@@ -71,13 +89,17 @@ pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) 
 }
 
 fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, Failure> {
-    let checked = check(request)?;
+    let mut checked = check(request)?;
     if !group.leads() {
         return Ok(Step::Relay);
     }
-    let known = group.store.tables().topic(checked.header.topic);
+    redirect(broker, group, &mut checked)?;
+    if checked.given.wishes.cancels() && waits((broker, group), &checked)?.is_some() {
+        return Ok(Step::Cancel);
+    }
+    let known = group.store.tables().topic(&checked.topic);
     match known {
-        Some(topic) => accept(broker, topic, &checked, request).map(Step::Append),
+        Some(topic) => accept((broker, group), topic, &checked, request).map(Step::Append),
         None => Ok(Step::CreateTopic),
     }
 }
@@ -86,6 +108,27 @@ fn refuse(group: &Group, request: Request, failure: &Failure) {
     group.metrics.refused(failure);
     let response = failure.to_response(&request.command);
     request.reply(response);
+}
+
+/// Takes back the message that a timer message names.
+async fn cancel(group: &Group, request: &Request) -> Result<RemotingCommand, Failure> {
+    let header = SendRequest::parse(request.code(), &request.command.fields)?;
+    let text = header.properties.unwrap_or_default();
+    let named = properties::get(text, names::TIMER_DEL_UNIQKEY).unwrap_or_default();
+    let unique_key = recalls::named_key(header.topic, named);
+    let deadline = request.caller.received + forward::hold_budget(request.code());
+    let place = recalls::find(group, (header.topic, unique_key), None, deadline).await?;
+    recalls::cancel(group, place, deadline).await?;
+    let mut response = RemotingCommand::success_to(&request.command);
+    let answer = gantry_protocol::headers::SendResponse {
+        msg_id: unique_key,
+        queue_id: header.queue_id,
+        region: Some(REGION),
+        trace_on: Some(true),
+        ..Default::default()
+    };
+    answer.write(&mut response.fields);
+    Ok(response)
 }
 
 /// Takes the send to the leader, or holds it until there is one. On a forwarded request the other
@@ -137,66 +180,43 @@ fn check(request: &Request) -> Result<Checked<'_>, Failure> {
         )));
     }
     let given = Given::of(text);
-    check_supported(&header, &given)?;
-    Ok(Checked { header, given })
+    Ok(Checked {
+        topic: Cow::Borrowed(header.topic),
+        header,
+        given,
+    })
 }
 
-/// What is not there yet is refused: a delayed message that came at once would be served wrong. A
-/// consumer's own retry carries a delay that only says when it would like it back.
-fn check_supported(header: &SendRequest<'_>, given: &Given) -> Result<(), Failure> {
-    let Some(feature) = given.unsupported else {
+/// A consumer that could not send a message back sends it to its group's retry topic itself. One that was
+/// delivered often enough goes to the dead letters, and so does one of a group that consumes in order: its
+/// consumer has given up.
+fn redirect(broker: &Broker, group: &Group, checked: &mut Checked<'_>) -> Result<(), Failure> {
+    let header = &checked.header;
+    let Some(consumer) = names_of::group_of_retry_topic(header.topic) else {
         return Ok(());
     };
-    if names_of::group_of_retry_topic(header.topic).is_some() {
-        return Ok(());
-    }
-    let reason = format!("{feature} are not supported by this version of the broker");
-    Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason))
-}
-
-/// Which properties with a meaning to the broker a message came with, from one pass over them.
-#[derive(Default)]
-struct Given {
-    region: bool,
-    trace_on: bool,
-    cluster: bool,
-    unique_key: bool,
-    /// The first feature asked for that is not there yet.
-    unsupported: Option<&'static str>,
-}
-
-impl Given {
-    fn of(text: &str) -> Self {
-        let mut given = Given::default();
-        for (name, value) in properties::iter(text) {
-            let feature = match name {
-                names::MSG_REGION => {
-                    given.region = true;
-                    continue;
-                }
-                names::TRACE_ON => {
-                    given.trace_on = true;
-                    continue;
-                }
-                names::CLUSTER => {
-                    given.cluster = true;
-                    continue;
-                }
-                names::UNIQ_KEY => {
-                    given.unique_key = true;
-                    continue;
-                }
-                names::DELAY_LEVEL if value != "0" => "delay levels",
-                names::TIMER_DELAY_SEC | names::TIMER_DELAY_MS | names::TIMER_DELIVER_MS => {
-                    "timers"
-                }
-                names::TRANSACTION_PREPARED if value.eq_ignore_ascii_case("true") => "transactions",
-                _ => continue,
-            };
-            given.unsupported.get_or_insert(feature);
+    let tables = group.store.tables();
+    let settings = match tables.group(consumer) {
+        Some(settings) => settings,
+        None if broker.config.broker.auto_create_group => {
+            Arc::new(SubscriptionGroupConfig::new(consumer))
         }
-        given
+        None => {
+            let reason = format!("consumer group {consumer} does not exist");
+            return Err(Failure::code(
+                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+                reason,
+            ));
+        }
+    };
+    let most = header
+        .max_reconsume_times
+        .unwrap_or(settings.retry_max_times);
+    if header.reconsume_times.unwrap_or(0) > most || tables.is_locked(consumer) {
+        checked.topic = Cow::Owned(names_of::dead_letter_topic(consumer));
+        checked.given.wishes = Wishes::default();
     }
+    Ok(())
 }
 
 async fn create_topic(
@@ -204,15 +224,16 @@ async fn create_topic(
     group: &Arc<Group>,
     request: &Request,
 ) -> Result<Accepted, Failure> {
-    let checked = check(request)?;
+    let mut checked = check(request)?;
+    redirect(broker, group, &mut checked)?;
     let deadline = request.caller.received + forward::hold_budget(request.code());
     let wanted = topics::AutoCreate {
-        topic: checked.header.topic,
+        topic: &checked.topic,
         default_topic: checked.header.default_topic,
         queues: checked.header.default_topic_queue_nums,
     };
     let topic = topics::auto_create(broker, group, wanted, deadline).await?;
-    accept(broker, topic, &checked, request)
+    accept((broker, group), topic, &checked, request)
 }
 
 /// A send with all that will be stored of it, apart from the request it came in.
@@ -223,6 +244,9 @@ struct Accepted {
     born_timestamp: i64,
     reconsume_times: i32,
     messages: Messages,
+    /// Where it waits, if it is not to come at once.
+    waits: Option<Waits>,
+    told: Told,
 }
 
 /// The messages of a send: nearly always one, which needs no list.
@@ -286,9 +310,13 @@ async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, re
 }
 
 fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: SocketAddr) {
+    let (topic, queue_id) = match &send.waits {
+        None => (&send.topic, send.queue_id),
+        Some(waits) => (&waits.topic, waits.queue),
+    };
     let message = NewMessage {
-        topic: &send.topic.config.name,
-        queue_id: send.queue_id,
+        topic: &topic.config.name,
+        queue_id,
         flag: part.flag,
         sys_flag: send.sys_flag,
         born_timestamp: send.born_timestamp,
@@ -299,12 +327,14 @@ fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: Socke
         properties: &part.properties,
     };
     let head = RowHead {
-        topic_id: send.topic.id,
+        topic_id: topic.id,
         ..RowHead::default()
     };
-    batch
-        .push_message(head, &message)
-        .expect("sizes were checked when the send came in");
+    let pushed = match &send.waits {
+        None => batch.push_message(head, &message),
+        Some(waits) => batch.push_with_tags_code(waits.head(), &message, waits.tags_code()),
+    };
+    pushed.expect("sizes were checked when the send came in");
 }
 
 /// The queue asked for, or one at random for a negative number.
@@ -336,7 +366,7 @@ fn choose_queue(topic: &Topic, wanted: i32) -> Result<u16, Failure> {
 
 /// The send as it will be stored, with the properties that the broker adds.
 fn accept(
-    broker: &Broker,
+    (broker, group): (&Broker, &Group),
     topic: Arc<Topic>,
     checked: &Checked<'_>,
     request: &Request,
@@ -344,27 +374,64 @@ fn accept(
     let header = &checked.header;
     let queue_id = choose_queue(&topic, header.queue_id)?;
     let body = &request.command.body;
-    let messages = if header.is_batch() {
-        Messages::Batch(unpack(broker, header, body)?)
-    } else {
-        Messages::One(Part {
-            flag: header.flag,
-            body: body.clone(),
-            properties: complete(
-                broker,
-                header.properties.unwrap_or_default(),
-                &checked.given,
-            )?,
-        })
-    };
-    Ok(Accepted {
+    let mut accepted = Accepted {
         topic,
         queue_id,
         sys_flag: header.sys_flag,
         born_timestamp: header.born_timestamp,
         reconsume_times: header.reconsume_times.unwrap_or(0),
-        messages,
-    })
+        messages: Messages::Batch(Vec::new()),
+        waits: None,
+        told: Told::default(),
+    };
+    if header.is_batch() {
+        accepted.messages = Messages::Batch(unpack(broker, header, body)?);
+        return Ok(accepted);
+    }
+    accepted.waits = waits((broker, group), checked)?;
+    let mut added = Vec::new();
+    if let Some(waits) = &accepted.waits {
+        added = waits.properties(&accepted.topic.config.name, queue_id);
+        if waits.is_half() {
+            accepted.sys_flag &= !FLAG_TRANSACTION_MASK;
+        }
+    }
+    let text = header.properties.unwrap_or_default();
+    let mut properties = complete(broker, text, &checked.given, &added)?;
+    if let Some(waits) = &accepted.waits {
+        let of = (accepted.topic.config.name.as_str(), group.name.as_str());
+        accepted.told = told(waits, of, &properties);
+        if let Some(id) = &accepted.told.transaction_id {
+            gantry_storage::message::push_property(&mut properties, names::TRANSACTION_ID, id);
+            check_completed(&properties)?;
+        }
+    }
+    accepted.messages = Messages::One(Part {
+        flag: header.flag,
+        body: body.clone(),
+        properties,
+    });
+    Ok(accepted)
+}
+
+/// Where a message waits, if it does. The clock is only asked if it says anything about that.
+fn waits(
+    (broker, group): (&Broker, &Group),
+    checked: &Checked<'_>,
+) -> Result<Option<Waits>, Failure> {
+    let (header, given) = (&checked.header, &checked.given);
+    let settings = &broker.config.broker;
+    if given.is_half(header.reconsume_times.unwrap_or(0)) {
+        let immunity_ms = given.immunity_seconds.unwrap_or(0).saturating_mul(1000);
+        let wait_ms = immunity_ms.max(settings.checks.timeout.as_millis() as u64);
+        let check_ms = group.now_ms(&broker.clock).saturating_add(wait_ms);
+        return Waits::half(group, check_ms.min(GIVEN_UP_MS - 1)).map(Some);
+    }
+    if !given.wishes.any() {
+        return Ok(None);
+    }
+    let now_ms = group.now_ms(&broker.clock);
+    Waits::until(group, settings.delays.when(&given.wishes, now_ms)?)
 }
 
 /// The messages of a batch.
@@ -378,11 +445,14 @@ fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec
         let message =
             message.map_err(|e| Failure::code(ResponseCode::MESSAGE_ILLEGAL, e.to_string()))?;
         let given = Given::of(message.properties);
-        check_supported(header, &given)?;
+        if given.waits() {
+            let reason = "delayed and half messages are sent one by one, not in a batch";
+            return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
+        }
         parts.push(Part {
             flag: message.flag,
             body: body.slice_ref(message.body),
-            properties: complete(broker, message.properties, &given)?,
+            properties: complete(broker, message.properties, &given, &[])?,
         });
     }
     if parts.is_empty() {
@@ -394,8 +464,14 @@ fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec
     Ok(parts)
 }
 
-/// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there.
-fn complete(broker: &Broker, text: &str, given: &Given) -> Result<Vec<u8>, Failure> {
+/// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there; and what
+/// a message carries that waits.
+fn complete(
+    broker: &Broker,
+    text: &str,
+    given: &Given,
+    added: &[(&str, String)],
+) -> Result<Vec<u8>, Failure> {
     let mut complete = Vec::with_capacity(text.len() + ADDED_BYTES);
     complete.extend_from_slice(text.as_bytes());
     let mut add = |is_given: bool, name: &str, value: &str| {
@@ -409,12 +485,20 @@ fn complete(broker: &Broker, text: &str, given: &Given) -> Result<Vec<u8>, Failu
     if !given.unique_key {
         add(false, names::UNIQ_KEY, &broker.next_unique_key());
     }
+    for (name, value) in added {
+        add(false, name, value);
+    }
+    check_completed(&complete)?;
+    Ok(complete)
+}
+
+fn check_completed(properties: &[u8]) -> Result<(), Failure> {
     let limit = properties::PROPERTIES_BYTES_MAX;
-    if complete.len() > limit {
+    if properties.len() > limit {
         let reason = format!("with those that the broker adds, properties are over {limit} bytes");
         return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
     }
-    Ok(complete)
+    Ok(())
 }
 
 fn answer_when_done(
@@ -425,6 +509,7 @@ fn answer_when_done(
 ) -> Done {
     let (broker, group) = (broker.clone(), group.clone());
     let (topic, queue_id) = (accepted.topic.clone(), accepted.queue_id);
+    let told = accepted.told.clone();
     let bytes = accepted.bytes();
     let host = broker
         .routes
@@ -437,50 +522,10 @@ fn answer_when_done(
             group
                 .metrics
                 .messages_in(name, is_system, count, bytes as u64);
-            let response = format_answer(&request, &appended, queue_id, host);
+            let response = answer::format(&request, &appended, (queue_id, &told), host);
             request.reply(response);
         }
         Err(Failure::NotLeader) => spawn_relay(broker, group, request, true),
         Err(failure) => refuse(&group, request, &failure),
     })
-}
-
-fn format_answer(
-    request: &Request,
-    appended: &[Appended],
-    queue_id: u16,
-    host: SocketAddrV4,
-) -> RemotingCommand {
-    let mut ids = String::with_capacity(appended.len() * 33);
-    let mut first = None;
-    for one in appended {
-        let Appended::At {
-            queue_offset,
-            physical_offset,
-        } = one
-        else {
-            let gone = Failure::code(ResponseCode::TOPIC_NOT_EXIST, "the topic was just deleted");
-            return gone.to_response(&request.command);
-        };
-        first.get_or_insert(*queue_offset);
-        if !ids.is_empty() {
-            ids.push(',');
-        }
-        let id = OffsetMessageId {
-            host: host.into(),
-            physical_offset: physical_offset.get() as i64,
-        };
-        id.append_to(&mut ids);
-    }
-    let mut response = RemotingCommand::success_to(&request.command);
-    let header = gantry_protocol::headers::SendResponse {
-        msg_id: &ids,
-        queue_id: i32::from(queue_id),
-        queue_offset: first.unwrap_or(0) as i64,
-        region: Some(REGION),
-        trace_on: Some(true),
-        ..Default::default()
-    };
-    header.write(&mut response.fields);
-    response
 }

@@ -1,5 +1,5 @@
-//! A consumer hands a message back: 36. It becomes a new message of the group's retry topic, or of its
-//! dead-letter topic when it was delivered often enough; the original stays where it is.
+//! A consumer hands a message back: 36. It becomes a new message of the group's retry topic after a
+//! delay, or of its dead-letter topic when it was delivered often enough; the original stays where it is.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,18 +12,22 @@ use gantry_raft::aside;
 use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::message::{MessageView, NewMessage};
-use gantry_storage::tables::{Command, Topic, TopicConfig};
-use tokio::time::{Instant, timeout_at};
+use gantry_storage::tables::{Command, SubscriptionGroupConfig, Topic, TopicConfig};
+use tokio::time::Instant;
 
-use crate::appender::NotAdmitted;
+use crate::appender::Appended;
 use crate::broker::Broker;
 use crate::catalog;
+use crate::delays::When;
+use crate::due::{self, WAITING_PROPERTIES};
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
 use crate::remoting::Request;
+use crate::waiting::Waits;
 
-const OVERHEAD_BYTES: usize = 300;
+/// Rows and heads that a message costs in the log beside its bytes, about.
+const OVERHEAD_BYTES: usize = 200;
 
 /// Takes a sent-back message. Answers when its copy is on the disks of a majority.
 pub async fn handle(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
@@ -70,8 +74,7 @@ async fn send_back(
     let header = SendBackRequest::parse(&request.command.fields)?;
     let settings = &broker.config.broker;
     let known = catalog::consumer_group(group, settings, header.group, deadline).await?;
-    let (retry_queues, retry_max) = (known.retry_queues, known.retry_max_times);
-    if retry_queues <= 0 {
+    if known.retry_queues <= 0 {
         return Ok(());
     }
     let host = broker
@@ -89,53 +92,69 @@ async fn send_back(
     };
     let message = MessageView::parse(&original)
         .map_err(|e| Failure::code(ResponseCode::SYSTEM_ERROR, e.to_string()))?;
-    let times = message.reconsume_times();
-    let most = header
-        .max_reconsume_times
-        .filter(|most| *most >= 0)
-        .unwrap_or(retry_max);
-    let (name, queues) = if times >= most || header.delay_level < 0 {
-        (names_of::dead_letter_topic(header.group), 1)
-    } else {
-        (
-            names_of::retry_topic(header.group),
-            retry_queues.clamp(1, 1024) as u16,
-        )
-    };
-    let topic = ensure_topic(group, &name, queues, deadline).await?;
-    let queue_id = (original.len() as u64 + offset.get()) as u16 % topic.config.write_queues.max(1);
     let id = OffsetMessageId {
         host: host.into(),
         physical_offset: header.offset,
     };
-    let properties = returned_properties(&message, &id.to_string());
-    let copy = NewMessage {
-        topic: &name,
-        queue_id,
-        flag: message.flag(),
-        sys_flag: message.sys_flag(),
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        reconsume_times: times + 1,
-        prepared_offset: 0,
-        body: message.body(),
-        properties: properties.as_bytes(),
+    let mut properties = returned_properties(&message, &id.to_string());
+    let returned = Returned {
+        name: names_of::retry_topic(header.group),
+        queues: known.retry_queues.clamp(1, 1024) as u16,
+        when: When::Now,
     };
-    append(group, &topic, &copy, deadline).await
+    let returned = if is_given_up(&header, &known, message.reconsume_times()) {
+        mark_dead(&mut properties, &message, &id.to_string());
+        let name = names_of::dead_letter_topic(header.group);
+        Returned {
+            name,
+            queues: 1,
+            ..returned
+        }
+    } else {
+        let times = message.reconsume_times();
+        let now_ms = group.now_ms(&broker.clock);
+        let policy = &known.retry_policy;
+        let when = settings
+            .delays
+            .retry(policy, header.delay_level, times, now_ms);
+        Returned { when, ..returned }
+    };
+    append(group, &message, (returned, properties), deadline).await
+}
+
+/// Where a message goes that was handed back.
+struct Returned {
+    name: String,
+    /// Queues of that topic, if it must be created.
+    queues: u16,
+    when: When,
+}
+
+/// Whether a message was delivered often enough.
+fn is_given_up(header: &SendBackRequest<'_>, group: &SubscriptionGroupConfig, times: i32) -> bool {
+    let asked = header.max_reconsume_times.filter(|most| *most >= 0);
+    times >= asked.unwrap_or(group.retry_max_times) || header.delay_level < 0
 }
 
 /// Properties of the copy: where the message came from, the first time it is handed back.
-fn returned_properties(message: &MessageView<'_>, id: &str) -> String {
+fn returned_properties(message: &MessageView<'_>, id: &str) -> Builder {
     let text = String::from_utf8_lossy(message.properties());
-    let drop = [names::DELAY_LEVEL];
-    let mut properties = Builder::from_text_without(&text, &drop);
+    let mut properties = Builder::from_text_without(&text, &WAITING_PROPERTIES);
     if message.property(names::RETRY_TOPIC).is_none() {
         properties.push(names::RETRY_TOPIC, message.topic());
     }
     if message.property(names::ORIGIN_MESSAGE_ID).is_none() {
         properties.push(names::ORIGIN_MESSAGE_ID, id);
     }
-    properties.finish()
+    properties
+}
+
+/// A dead letter says which message it was, also to those who do not know what a retry is.
+fn mark_dead(properties: &mut Builder, message: &MessageView<'_>, id: &str) {
+    let topic = message.property(names::RETRY_TOPIC);
+    properties.push(names::DLQ_ORIGIN_TOPIC, topic.unwrap_or(message.topic()));
+    let first = message.property(names::ORIGIN_MESSAGE_ID);
+    properties.push(names::DLQ_ORIGIN_MESSAGE_ID, first.unwrap_or(id));
 }
 
 async fn ensure_topic(
@@ -156,33 +175,55 @@ async fn ensure_topic(
 
 async fn append(
     group: &Group,
-    topic: &Topic,
-    copy: &NewMessage<'_>,
+    message: &MessageView<'_>,
+    (returned, mut properties): (Returned, Builder),
     deadline: Instant,
 ) -> Result<(), Failure> {
-    let bytes = copy.body.len() + copy.properties.len() + OVERHEAD_BYTES;
-    copy.encoded_len()
-        .map_err(|e| Failure::code(ResponseCode::MESSAGE_ILLEGAL, e.to_string()))?;
-    loop {
-        let (tell, outcome) = tokio::sync::oneshot::channel();
-        let encode = |batch: &mut BatchBuilder| {
+    let topic = ensure_topic(group, &returned.name, returned.queues, deadline).await?;
+    let spread = message.bytes().len() as u64 + message.physical_offset().get();
+    let queue = (spread % u64::from(topic.config.write_queues.max(1))) as u16;
+    let waits = Waits::until(group, returned.when)?;
+    if let Some(waits) = &waits {
+        for (name, value) in waits.properties(&returned.name, queue) {
+            properties.push(name, &value);
+        }
+    }
+    let (head, tags_code, (at, queue_id)) = match &waits {
+        Some(waits) => {
+            let at = (waits.topic.config.name.as_str(), waits.queue);
+            (waits.head(), Some(waits.tags_code()), at)
+        }
+        None => {
             let head = RowHead {
                 topic_id: topic.id,
                 ..RowHead::default()
             };
-            batch
-                .push_message(head, copy)
-                .expect("the size was checked above");
-        };
-        let done = Box::new(move |result| drop(tell.send(result)));
-        match group.appender.submit((1, bytes), encode, done) {
-            Ok(()) => return outcome.await.unwrap_or(Err(Failure::Stopped)).map(drop),
-            Err((NotAdmitted::NotLeader, _)) => return Err(Failure::NotLeader),
-            Err((NotAdmitted::Full, _)) => {}
+            (head, None, (returned.name.as_str(), queue))
         }
-        if timeout_at(deadline, group.appender.room()).await.is_err() {
-            let reason = "broker busy: too many bytes of sends are under way";
-            return Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason));
+    };
+    let copy = NewMessage {
+        topic: at,
+        reconsume_times: message.reconsume_times().saturating_add(1),
+        prepared_offset: 0,
+        ..due::copy(message, queue_id, properties.as_str().as_bytes())
+    };
+    let size = copy
+        .encoded_len()
+        .map_err(|e| Failure::code(ResponseCode::MESSAGE_ILLEGAL, e.to_string()))?;
+    let encode = |batch: &mut BatchBuilder| {
+        let pushed = match tags_code {
+            Some(code) => batch.push_with_tags_code(head, &copy, code),
+            None => batch.push_message(head, &copy),
+        };
+        pushed.expect("the size was checked above");
+    };
+    let bytes = size + OVERHEAD_BYTES;
+    let appending = group.appender.append((1, bytes), encode, deadline);
+    match appending.await?.first() {
+        Some(Appended::At { .. }) => Ok(()),
+        _ => {
+            let reason = format!("topic {} was just deleted", returned.name);
+            Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason))
         }
     }
 }

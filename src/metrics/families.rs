@@ -5,10 +5,12 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
+use super::parked::ParkedFamilies;
+
 /// A gauge of a count or a size.
 pub type CountGaugeVec = GenericGaugeVec<AtomicU64>;
 
-const SECONDS: &[f64] = &[
+pub(super) const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
@@ -49,6 +51,7 @@ pub struct Families {
     pub refused: IntCounterVec,
     pub process: ProcessFamilies,
     pub group: GroupFamilies,
+    pub parked: ParkedFamilies,
 }
 
 /// What the process as a whole reports.
@@ -133,6 +136,7 @@ impl Families {
             ),
             process: ProcessFamilies::new(&new),
             group: GroupFamilies::new(&new),
+            parked: ParkedFamilies::new(&new),
         }
     }
 }
@@ -211,7 +215,7 @@ impl GroupFamilies {
 }
 
 /// Makes families and registers them.
-struct Maker<'a> {
+pub(super) struct Maker<'a> {
     registry: &'a Registry,
     cluster: &'a str,
 }
@@ -235,11 +239,11 @@ impl Maker<'_> {
         family
     }
 
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(self.opts(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> CountGaugeVec {
+    pub(super) fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> CountGaugeVec {
         self.register(CountGaugeVec::new(self.opts(name, help), labels))
     }
 
@@ -252,7 +256,7 @@ impl Maker<'_> {
         self.register(Gauge::with_opts(self.opts(name, help)))
     }
 
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.register(HistogramVec::new(opts, &["group"]))
     }

@@ -9,6 +9,7 @@ use prometheus::core::{AtomicU64, GenericGauge};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Families;
+use super::parked::ParkedMetrics;
 use super::sampled::Sampled;
 use super::traffic::{Traffic, flag};
 use crate::error::Failure;
@@ -25,6 +26,8 @@ pub struct GroupMetrics {
     pub forwarded: IntCounter,
     /// When the log was last looked at for rot; seconds since 1970.
     pub scrub_completed: Count,
+    /// Messages that wait.
+    pub parked: ParkedMetrics,
     batch_bytes: Histogram,
     batch_messages: Histogram,
     held: IntGauge,
@@ -129,6 +132,7 @@ impl GroupMetrics {
             apply_seconds: of.apply_seconds.with_label_values(label),
             flush_seconds: of.flush_seconds.with_label_values(label),
             forwarded: of.forwarded.with_label_values(label),
+            parked: ParkedMetrics::new(&families.parked, group),
             batch_bytes: of.batch_bytes.with_label_values(label),
             batch_messages: of.batch_messages.with_label_values(label),
             held: of.held.with_label_values(label),

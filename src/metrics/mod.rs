@@ -8,6 +8,7 @@
 mod families;
 mod group;
 mod node;
+mod parked;
 mod sampled;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use gantry_protocol::{RemotingCommand, ResponseCode};
+use gantry_raft::GroupId;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 
@@ -24,6 +25,7 @@ pub struct Channel {
     pub id: u64,
     /// The client's address as this node sees it.
     pub peer: SocketAddr,
+    port_group: Option<GroupId>,
     outgoing: Mutex<Outgoing>,
     filled: Notify,
     drained: Notify,
@@ -46,6 +48,7 @@ impl Channel {
         Channel {
             id,
             peer,
+            port_group: None,
             outgoing: Mutex::default(),
             filled: Notify::new(),
             drained: Notify::new(),
@@ -53,6 +56,16 @@ impl Channel {
             calls: Mutex::default(),
             next_opaque: AtomicI32::new(1),
         }
+    }
+
+    /// The same for a connection that came in on the port of a broker group.
+    pub fn on_port_of(self, port_group: Option<GroupId>) -> Self {
+        Channel { port_group, ..self }
+    }
+
+    /// The broker group whose port the connection came in on.
+    pub fn port_group(&self) -> Option<GroupId> {
+        self.port_group
     }
 
     /// Queues a command whose body is its own `body` followed by `pieces`. Returns at once. What does

@@ -10,8 +10,8 @@ use crate::broker::Broker;
 use crate::error::Failure;
 use crate::group::Group;
 use crate::handlers::{
-    Handled, groups, heartbeat, kv, locks, offsets, pull, query, routing, send, send_back, stats,
-    topics,
+    Handled, end_transaction, groups, heartbeat, kv, locks, offsets, pull, query, recall, routing,
+    send, send_back, stats, topics,
 };
 use crate::metrics::Metrics;
 
@@ -56,6 +56,9 @@ impl Router {
             }
             RequestCode::CONSUMER_SEND_MSG_BACK => {
                 tokio::spawn(send_back::handle(self.broker.clone(), group, request));
+            }
+            RequestCode::END_TRANSACTION | RequestCode::RESUME_CHECK_HALF_MESSAGE => {
+                tokio::spawn(end_transaction::handle(self.broker.clone(), group, request));
             }
             RequestCode::UPDATE_CONSUMER_OFFSET if request.command.is_oneway() => {
                 // In the order in which they came, and without a task.
@@ -115,6 +118,7 @@ async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request) -> 
         RequestCode::LOCK_BATCH_MQ => locks::lock(group, request).await,
         RequestCode::UNLOCK_BATCH_MQ => locks::unlock(group, request).await,
         RequestCode::QUERY_MESSAGE => query::by_key(group, routes, request).await,
+        RequestCode::RECALL_MESSAGE => recall::recall(group, request).await,
         RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(group, routes, request).await,
         _ => administer(broker, group, request).await,
     }

@@ -133,7 +133,7 @@ impl RemotingServer {
             return None;
         };
         let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
-        let channel = Arc::new(Channel::new(id, peer));
+        let channel = Arc::new(Channel::new(id, peer).on_port_of(port_group));
         let caller = Caller {
             node: self.node,
             listener,

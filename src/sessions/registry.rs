@@ -9,7 +9,7 @@ use gantry_protocol::bodies::{
     Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, Heartbeat,
     MessageModel, ProducerConnection, Subscription,
 };
-use gantry_raft::NodeNumber;
+use gantry_raft::{GroupId, NodeNumber};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -334,10 +334,32 @@ impl Registry {
     }
 
     pub(super) fn producers(&self, group: &str) -> ProducerConnection {
-        let produces = |client: &Client| client.producer_groups.iter().any(|name| name == group);
         ProducerConnection {
-            connection_set: self.connections(produces),
+            connection_set: self.connections(|client| client.produces_for(group)),
         }
+    }
+
+    /// See [`Sessions::producer_channel`](super::Sessions::producer_channel).
+    pub(super) fn producer_channel(&self, producer: &str, group: GroupId) -> Option<Arc<Channel>> {
+        let open = self.local.values().filter(|local| {
+            let produces = local.client.produces_for(producer);
+            produces && !local.channel.is_closed()
+        });
+        let channels = open.map(|local| &local.channel);
+        // The newest of the right port: an old one may be half dead.
+        channels
+            .max_by_key(|channel| (channel.port_group() == Some(group), channel.id))
+            .cloned()
+    }
+
+    /// See [`Sessions::nodes_of_producer`](super::Sessions::nodes_of_producer).
+    pub(super) fn nodes_of_producer(&self, producer: &str) -> Vec<NodeNumber> {
+        let has = |remote: &Remote| {
+            let mut clients = remote.clients.iter();
+            clients.any(|client| client.produces_for(producer))
+        };
+        let nodes = self.remote.iter().filter(|(_, remote)| has(remote));
+        nodes.map(|(node, _)| *node).collect()
     }
 
     /// One connection for each client that matches.
@@ -448,6 +470,10 @@ impl Client {
         self.consumers
             .iter()
             .any(|consumer| consumer.group_name == group)
+    }
+
+    fn produces_for(&self, group: &str) -> bool {
+        self.producer_groups.iter().any(|name| name == group)
     }
 
     fn is_nowhere(&self) -> bool {

@@ -6,7 +6,7 @@
 //! header    u32 message count, u32 key hash count, u32 control bytes, u32 format (1)
 //! messages  one after the other, without gaps
 //! rows      one per message, 32 bytes:
-//!           topic id u32, queue u16, kind u8 (0 ordinary), key count u8, position u32 (from the start of
+//!           topic id u32, queue u16, kind u8 (`RowKind`), key count u8, position u32 (from the start of
 //!           the payload), size u32, tags code i64, origin u64
 //! hashes    u32 per key, in the order of the rows
 //! control   the commands, `Vec<Command>` in bincode
@@ -32,6 +32,8 @@ pub const BATCH_HEADER_BYTES: usize = 16;
 pub const ROW_BYTES: usize = 32;
 
 const FORMAT: u32 = 1;
+/// Where the kind is in a row.
+const KIND_AT: usize = 6;
 const HASH_BYTES: usize = 4;
 /// The count that bincode puts in front of the commands.
 const CONTROL_COUNT_BYTES: usize = 8;
@@ -49,15 +51,48 @@ impl NotABatch {
     }
 }
 
+/// What a message is to the group. The numbers are in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum RowKind {
+    /// A message like any other.
+    #[default]
+    Ordinary = 0,
+    /// It waits in its queue, until the time that is its tags code.
+    Timer = 1,
+    /// What a message that waited becomes: it takes the place of the one at `origin`, or is dropped if that
+    /// does not wait any more.
+    Resolves = 2,
+    /// A copy that waits instead of the message at `origin`, until the time that is its tags code; dropped if
+    /// that does not wait any more.
+    Moves = 3,
+    /// The half message of a transaction; its tags code is the time at which its producer is asked.
+    Half = 4,
+}
+
+impl RowKind {
+    /// All kinds, each at its number.
+    const ALL: [RowKind; 5] = [
+        RowKind::Ordinary,
+        RowKind::Timer,
+        RowKind::Resolves,
+        RowKind::Moves,
+        RowKind::Half,
+    ];
+
+    fn from_byte(byte: u8) -> Option<RowKind> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
 /// What the writer of a message decides beside its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowHead {
     /// Topic, as numbered in this group.
     pub topic_id: u32,
-    /// 0 for an ordinary message; others are for the broker's own purposes.
-    pub kind: u8,
-    /// Id of the forwarded request that brought the message, 0 for none: the forwarding node recognises its
-    /// own messages by it when it applies the batch.
+    /// What it is to the group.
+    pub kind: RowKind,
+    /// Physical offset of the message whose place it takes; 0 for the kinds that take none.
     pub origin: u64,
 }
 
@@ -82,7 +117,7 @@ impl Row {
     fn encode(&self, out: &mut BytesMut) {
         out.put_u32_le(self.head.topic_id);
         out.put_u16_le(self.queue);
-        out.put_u8(self.head.kind);
+        out.put_u8(self.head.kind as u8);
         out.put_u8(self.key_count);
         out.put_u32_le(self.position);
         out.put_u32_le(self.size);
@@ -93,7 +128,7 @@ impl Row {
     fn decode(mut bytes: &[u8]) -> Self {
         let topic_id = bytes.get_u32_le();
         let queue = bytes.get_u16_le();
-        let kind = bytes.get_u8();
+        let kind = RowKind::from_byte(bytes.get_u8()).unwrap_or_default();
         let key_count = bytes.get_u8();
         let position = bytes.get_u32_le();
         let size = bytes.get_u32_le();
@@ -316,6 +351,13 @@ impl BatchView {
 
     /// Messages follow each other without gaps, and the keys add up.
     fn check_rows(&self, hashes: u64) -> Result<(), NotABatch> {
+        // A kind that is not known comes from a newer version: taking it for another would set replicas apart.
+        for row in self.payload[self.rows_at..self.hashes_at].chunks_exact(ROW_BYTES) {
+            if RowKind::from_byte(row[KIND_AT]).is_none() {
+                let kind = row[KIND_AT];
+                return Err(NotABatch::new(format!("a message of unknown kind {kind}")));
+            }
+        }
         let (mut end, mut keys) = (BATCH_HEADER_BYTES, 0);
         for (row, _) in self.rows_unchecked() {
             if row.position as usize != end || (row.size as usize) < MESSAGE_BYTES_MIN {
@@ -419,7 +461,7 @@ mod tests {
         assert!(builder.is_empty());
         let head = RowHead {
             topic_id: 7,
-            kind: 0,
+            kind: RowKind::Resolves,
             origin: 42,
         };
         let text = b"TAGS\x01A\x02KEYS\x01x y\x02";
@@ -456,7 +498,7 @@ mod tests {
             rows[0].0.head,
             RowHead {
                 topic_id: 7,
-                kind: 0,
+                kind: RowKind::Resolves,
                 origin: 42
             }
         );

@@ -14,6 +14,7 @@
 mod maintain;
 mod mend;
 mod open;
+mod parked;
 mod properties;
 mod read;
 mod search;

@@ -78,6 +78,14 @@ class World:
         started, recorder = stock.consumer(self.namesrv, group, topic, instance, expression, **options)
         return self._keep(started), recorder
 
+    def reluctant_consumer(self, group, topic, refusals):
+        """A started push consumer that hands each message back `refusals` times; gives its attempts."""
+        started, attempts = stock.reluctant_consumer(
+            self.namesrv, group, topic, self.name("instance"), refusals
+        )
+        self._keep(started)
+        return attempts
+
     def puller(self):
         """A started pull consumer."""
         made = stock.Puller(self.namesrv, self.name("puller"))

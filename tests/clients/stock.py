@@ -6,19 +6,21 @@ a given queue and offset goes through the same library functions that the bindin
 
 import ctypes
 import threading
+import time
 from collections import namedtuple
 
 from rocketmq.client import Message, Producer, PullConsumer, PushConsumer, RecvMessage, SendStatus, dll
 from rocketmq.exceptions import RocketMQException, ffi_check
-from rocketmq.ffi import MessageModel, _CMessageQueue, _CPullStatus
+from rocketmq.ffi import MessageModel, _CConsumeStatus, _CMessageQueue, _CPullStatus
 
 from cluster import eventually
 
 __all__ = ["Message", "MessageModel", "Puller", "Queue", "Received", "Recorder", "SendStatus", "dll"]
-__all__ += ["consumer", "message", "producer", "send_in_order"]
+__all__ += ["consumer", "message", "producer", "reluctant_consumer", "send_in_order"]
 
 Queue = namedtuple("Queue", "broker queue_id")
 Received = namedtuple("Received", "body tags keys queue offset msg_id note born")
+Attempt = namedtuple("Attempt", "body times at")
 Pulled = namedtuple("Pulled", "status messages next_offset")
 
 FOUND = _CPullStatus.FOUND
@@ -115,6 +117,28 @@ def consumer(namesrv, group, topic, instance, expression="*", **options):
     made.subscribe(topic, recorder, expression)
     made.start()
     return made, recorder
+
+
+def reluctant_consumer(namesrv, group, topic, instance, refusals):
+    """A started push consumer that hands each message back `refusals` times, and the attempts it made.
+
+    The binding cannot hand a message back: it raises into the library, which takes that for a success.
+    """
+    attempts = []
+
+    def on_message(_, handle):
+        received = RecvMessage(handle)
+        attempts.append(Attempt(received.body.decode(), received.reconsume_times, time.monotonic()))
+        refuses = received.reconsume_times < refusals
+        return (_CConsumeStatus.RECONSUME_LATER if refuses else _CConsumeStatus.CONSUME_SUCCESS).value
+
+    made = PushConsumer(group)
+    made.set_namesrv_addr(namesrv)
+    made.set_instance_name(instance)
+    ffi_check(dll.Subscribe(made._handle, topic.encode(), b"*"))
+    made._register_callback(on_message)
+    made.start()
+    return made, attempts
 
 
 class Puller:

@@ -1,5 +1,7 @@
 //! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
 
+pub mod cluster;
+pub mod messages;
 mod ports;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,6 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct OneNode {
     /// Where the group's clients connect.
     pub group_address: SocketAddr,
+    /// Its name server.
+    pub namesrv: SocketAddr,
+    /// Its HTTP port.
+    pub http: SocketAddr,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
     _directory: TempDir,
@@ -33,6 +39,16 @@ pub struct OneNode {
 impl OneNode {
     /// Starts a node in a fresh directory; returns when its group takes writes.
     pub async fn start() -> OneNode {
+        OneNode::start_with("").await
+    }
+
+    /// The same with lines for the table `broker` of the configuration.
+    pub async fn start_with(settings: &str) -> OneNode {
+        OneNode::start_of("", settings).await
+    }
+
+    /// The same with further members of the table `storage`, each behind a comma.
+    pub async fn start_of(storage: &str, settings: &str) -> OneNode {
         let directory = TempDir::new().unwrap();
         let ports = Hundred::claim();
         let [namesrv, http, peer, group] = [0, 1, 3, 4].map(|nth| ports.first + nth);
@@ -44,11 +60,13 @@ impl OneNode {
             groups = [{{ name = "broker-a" }}]
             peer = {{ bind = "127.0.0.1:{peer}" }}
             http = {{ bind = "127.0.0.1:{http}" }}
-            storage = {{ segment_bytes = "16MiB" }}
+            storage = {{ segment_bytes = "16MiB"{storage} }}
             [[listener]]
             name = "local"
             bind = "127.0.0.1"
             nodes = [{{ node = 1, host = "127.0.0.1", namesrv = {namesrv}, groups = [{group}] }}]
+            [broker]
+            {settings}
             "#,
             directory.path()
         );
@@ -58,31 +76,25 @@ impl OneNode {
             let until = async { drop(stopped.await) };
             gantry::node::run(config, until).await.unwrap();
         });
-        let group_address = SocketAddr::from((Ipv4Addr::LOCALHOST, group));
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let node = OneNode {
-            group_address,
+            group_address: at(group),
+            namesrv: at(namesrv),
+            http: at(http),
             stop,
             running,
             _directory: directory,
             _ports: ports,
         };
-        node.wait_until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, http)))
-            .await;
+        node.wait_until_ready(at(http)).await;
         node
     }
 
     async fn wait_until_ready(&self, http: SocketAddr) {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if let Ok(mut stream) = TcpStream::connect(http).await {
-                let request = b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
-                stream.write_all(request).await.unwrap();
-                let mut answer = String::new();
-                // A node that is just starting may end the connection.
-                let read = stream.read_to_string(&mut answer).await;
-                if read.is_ok() && answer.starts_with("HTTP/1.1 200") {
-                    return;
-                }
+            if is_ready(http).await {
+                return;
             }
             assert!(
                 !self.running.is_finished(),
@@ -98,12 +110,24 @@ impl OneNode {
 
     /// A connection to the group's port.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.group_address).await.unwrap();
-        Connection {
-            stream,
-            buffer: BytesMut::new(),
-            next_opaque: 1,
-        }
+        Connection::to(self.group_address).await
+    }
+
+    /// Runs a command of the program against this node; what it prints, line by line.
+    pub async fn gantry(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let namesrv = self.namesrv.to_string();
+        let run = || {
+            std::process::Command::new(env!("CARGO_BIN_EXE_gantry"))
+                .args(arguments)
+                .args(["--namesrv", &namesrv, "-o", "json"])
+                .output()
+        };
+        let output = tokio::task::block_in_place(run).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
     }
 
     /// Stops the node as a signal would.
@@ -111,6 +135,20 @@ impl OneNode {
         self.stop.send(()).unwrap();
         self.running.await.unwrap();
     }
+}
+
+/// Whether the node with this HTTP port says that it is ready.
+async fn is_ready(http: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(http).await else {
+        return false;
+    };
+    let request = b"GET /readyz HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
+    let mut answer = String::new();
+    // A node that is just starting or ending may end the connection.
+    let written = stream.write_all(request).await.is_ok();
+    written
+        && stream.read_to_string(&mut answer).await.is_ok()
+        && answer.starts_with("HTTP/1.1 200")
 }
 
 /// A connection whose every byte the test decides.
@@ -121,6 +159,16 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection to an address.
+    pub async fn to(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Connection {
+            stream,
+            buffer: BytesMut::new(),
+            next_opaque: 1,
+        }
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn ask(&mut self, mut request: RemotingCommand) -> RemotingCommand {
         self.next_opaque += 1;
@@ -152,6 +200,27 @@ impl Connection {
             let count = read.await.expect("an answer in time").unwrap();
             assert_ne!(count, 0, "the broker hung up");
         }
+    }
+
+    /// The next request of the broker; answers are passed over.
+    pub async fn request(&mut self) -> RemotingCommand {
+        loop {
+            if let Some(frame) = frame::cut(&mut self.buffer).unwrap() {
+                let command = RemotingCommand::decode(frame).unwrap();
+                if !command.is_response() {
+                    return command;
+                }
+                continue;
+            }
+            let read = timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer));
+            let count = read.await.expect("a request in time").unwrap();
+            assert_ne!(count, 0, "the broker hung up");
+        }
+    }
+
+    /// Whether the broker sends a request within a time.
+    pub async fn is_asked_within(&mut self, time: Duration) -> bool {
+        timeout(time, self.request()).await.is_ok()
     }
 
     /// Ends our side; whether the broker ends its side without an answer.

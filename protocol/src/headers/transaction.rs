@@ -30,6 +30,15 @@ header! {
 }
 
 header! {
+    /// `RESUME_CHECK_HALF_MESSAGE` (323).
+    ResumeCheckRequest<'a> {
+        topic: Option<&'a str> = "topic",
+        /// The offsetMsgId of the half message that was given up.
+        msg_id: &'a str = "msgId",
+    }
+}
+
+header! {
     /// `PUSH_REPLY_MESSAGE_TO_CLIENT` (326), from us to a producer that waits for a reply.
     PushReplyRequest<'a> {
         producer_group: &'a str = "producerGroup",

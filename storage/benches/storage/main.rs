@@ -2,6 +2,7 @@
 
 mod batch;
 mod commitlog;
+mod parked;
 mod rig;
 mod store;
 

@@ -1,16 +1,17 @@
 //! Consume queues whose files are damaged come back from the log, piece by piece.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::MutexGuard;
 
 use super::Store;
-use crate::batch::BatchView;
-use crate::commitlog::RecordKind;
+use crate::batch::{BatchView, NotABatch, RowKind};
+use crate::commitlog::{Located, RecordKind};
 use crate::consume_queue::{PendingUnits, Unit};
 use crate::error::ReadError;
-use crate::position::{PhysicalOffset, QueueOffset};
+use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
+use crate::tables::Command;
 
 /// Payload of log read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -142,38 +143,78 @@ impl Store {
     /// Units of the queue's messages inside of a gap, as the log has them.
     fn units_between(&self, key: QueueKey, gap: &Gap) -> Result<Vec<Unit>, ReadError> {
         let bounds = self.log.bounds();
-        let from = gap.after.unwrap_or(bounds.start_offset);
         let first = self.log.segments().first().map(|first| first.first_index);
-        let mut next = match self.log.index_before(from).or(first) {
-            Some(index) => index,
-            None => return Ok(Vec::new()),
+        let near = self
+            .log
+            .index_before(gap.after.unwrap_or(bounds.start_offset));
+        let (Some(near), Some(first)) = (near.or(first), first) else {
+            return Ok(Vec::new());
         };
+        let found = self.scan(key, gap, near)?;
+        if !found.replaces {
+            return Ok(found.units);
+        }
+        // Whether a message that takes another's place was stored depends on all that came before it.
+        Ok(self.scan(key, gap, first)?.units)
+    }
+
+    /// Goes through the log from a record to the end of the gap.
+    fn scan(&self, key: QueueKey, gap: &Gap, from: LogIndex) -> Result<Found, ReadError> {
         let applied = self.applied().map(|(index, _)| index).unwrap_or_default();
-        let mut units = Vec::new();
+        let mut next = from;
+        let mut found = Found::default();
         while next <= applied {
             for located in self.log.read_stored(next, applied.next(), READ_BYTES)? {
                 if located.offset >= gap.before {
-                    return Ok(units);
+                    return Ok(found);
                 }
                 next = located.record.index.next();
-                if located.record.kind != RecordKind::Batch {
-                    continue;
-                }
-                let batch = BatchView::parse(&located.record.payload);
-                let batch = batch.map_err(|error| self.unmended(io::Error::other(error)))?;
-                for (row, _) in batch.rows() {
-                    let offset = located.payload_offset().plus(u64::from(row.position));
-                    let here = gap.after.is_none_or(|after| offset > after) && offset < gap.before;
-                    if here && row.head.topic_id == key.topic_id && row.queue == key.queue {
-                        units.push(Unit {
-                            offset,
-                            size: row.size,
-                            tags_code: row.tags_code,
-                        });
-                    }
+                if located.record.kind == RecordKind::Batch {
+                    let looked = found.look_at(key, gap, &located);
+                    looked.map_err(|error| self.unmended(io::Error::other(error)))?;
                 }
             }
         }
-        Ok(units)
+        Ok(found)
+    }
+}
+
+/// What a scan has found.
+#[derive(Default)]
+struct Found {
+    units: Vec<Unit>,
+    /// Some of them take the place of messages that waited.
+    replaces: bool,
+    /// What was resolved since the scan began.
+    resolved: HashSet<PhysicalOffset>,
+}
+
+impl Found {
+    fn look_at(&mut self, key: QueueKey, gap: &Gap, located: &Located) -> Result<(), NotABatch> {
+        let batch = BatchView::parse(&located.record.payload)?;
+        for command in batch.commands()? {
+            if let Command::Unpark { places } = command {
+                self.resolved.extend(places);
+            }
+        }
+        for (row, _) in batch.rows() {
+            let replaces = matches!(row.head.kind, RowKind::Resolves | RowKind::Moves);
+            let origin = PhysicalOffset::new(row.head.origin);
+            if replaces && !self.resolved.insert(origin) {
+                // It was dropped when it was applied.
+                continue;
+            }
+            let offset = located.payload_offset().plus(u64::from(row.position));
+            let here = gap.after.is_none_or(|after| offset > after) && offset < gap.before;
+            if here && row.head.topic_id == key.topic_id && row.queue == key.queue {
+                self.replaces |= replaces;
+                self.units.push(Unit {
+                    offset,
+                    size: row.size,
+                    tags_code: row.tags_code,
+                });
+            }
+        }
+        Ok(())
     }
 }

@@ -203,7 +203,11 @@ impl Store {
     }
 
     /// Bytes of the log; `None` if they are not there.
-    fn bytes_at(&self, offset: PhysicalOffset, len: usize) -> Result<Option<Bytes>, ReadError> {
+    pub(super) fn bytes_at(
+        &self,
+        offset: PhysicalOffset,
+        len: usize,
+    ) -> Result<Option<Bytes>, ReadError> {
         match self.log.read_bytes(offset, len, true) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(ReadError::Purged { .. } | ReadError::NotFound { .. }) => Ok(None),

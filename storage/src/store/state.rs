@@ -1,8 +1,10 @@
 //! What applying the log changes, in memory.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
-use crate::batch::BatchView;
+use crate::batch::{BatchView, KeyHashes, Row, RowKind};
 use crate::checkpoint::{Checkpoint, Image};
 use crate::commitlog::{LeaderTag, Located, RecordKind, segment_base};
 use crate::consume_queue::{Tails, Unit};
@@ -10,7 +12,7 @@ use crate::key_index::{KeyEntry, PendingKeys};
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::{QueueKey, QueueOffsets};
-use crate::tables::{CommandResult, Tables};
+use crate::tables::{CommandResult, GIVEN_UP_MS, Tables};
 
 /// The last members that were applied: where in the log, and the opaque bytes.
 pub type AppliedMembership = (LogIndex, LeaderTag, Bytes);
@@ -24,12 +26,14 @@ pub enum RowResult {
     TopicGone,
     /// Its topic has fewer queues by now. It is in no queue.
     QueueGone,
+    /// It was to take the place of a message that waited, which does not any more. It is in no queue.
+    AlreadyResolved,
 }
 
 /// One message of an applied batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedRow {
-    /// The forwarded request that brought it, 0 for none.
+    /// What it was to take the place of, 0 for nothing: the row's origin.
     pub origin: u64,
     /// First byte of the message in the log; what clients know as its id.
     pub offset: PhysicalOffset,
@@ -57,6 +61,10 @@ pub struct Applied {
     pub arrivals: Vec<Arrival>,
     /// The log's clock after the record; milliseconds since 1970, never goes back.
     pub clock_ms: u64,
+    /// When the next message that waits is due, after the record; milliseconds since 1970.
+    pub next_timer_ms: Option<u64>,
+    /// When the producer of a half message is asked next, after the record; milliseconds since 1970.
+    pub next_check_ms: Option<u64>,
 }
 
 /// Everything behind the store's lock.
@@ -82,7 +90,9 @@ pub(crate) struct State {
 
 impl State {
     /// The state that a checkpoint describes. Queues begin and end where they ended then.
-    pub(crate) fn from_image(image: Image) -> Self {
+    pub(crate) fn from_image(image: Image<'_>) -> Self {
+        let mut tables = image.tables.into_owned();
+        *tables.parked_mut() = image.parked.into_owned();
         let membership = image
             .membership
             .map(|(index, tag, bytes)| (index, tag, Bytes::from(bytes)));
@@ -90,7 +100,7 @@ impl State {
             applied: image.applied,
             membership,
             next_offset: image.next_offset,
-            tables: image.tables,
+            tables,
             queues: QueueOffsets::starting_at(&image.queues),
             ..Self::default()
         }
@@ -106,11 +116,12 @@ impl State {
             applied: self.applied,
             membership,
             next_offset: self.next_offset,
-            tables: self.tables.clone(),
+            tables: Cow::Borrowed(&self.tables),
             queues: match planted(Bug::CheckpointForgetsQueues) {
                 true => Vec::new(),
                 false => self.queues.next_offsets(),
             },
+            parked: Cow::Borrowed(self.tables.parked()),
         })
     }
 
@@ -139,6 +150,10 @@ impl State {
         self.applied = Some((record.index, record.tag));
         self.next_offset = located.end_offset();
         applied.clock_ms = self.tables.clock_ms();
+        let parked = self.tables.parked();
+        applied.next_timer_ms = parked.timers().first_ms();
+        let next_check_ms = parked.halves().first_ms();
+        applied.next_check_ms = next_check_ms.filter(|next_ms| *next_ms < GIVEN_UP_MS);
         applied
     }
 
@@ -193,40 +208,68 @@ impl State {
         applied.rows.reserve(batch.message_count());
         for (row, key_hashes) in batch.rows() {
             let offset = payload_at.plus(u64::from(row.position));
-            let key = QueueKey {
-                topic_id: row.head.topic_id,
-                queue: row.queue,
-            };
-            let result = match self.tables.queues_of(key.topic_id) {
-                None => RowResult::TopicGone,
-                Some(queues) if row.queue >= queues => RowResult::QueueGone,
-                Some(_) => {
-                    let given = self.queues.assign(key);
-                    let unit = Unit {
-                        offset,
-                        size: row.size,
-                        tags_code: row.tags_code,
-                    };
-                    self.tails.push(key, given, unit);
-                    let position = (offset.get() - segment_base.get()) as u32;
-                    for hash in key_hashes {
-                        self.keys.push(segment_base, KeyEntry { hash, position });
-                    }
-                    note_arrival(
-                        &mut applied.arrivals,
-                        Arrival {
-                            key,
-                            next: given.next(),
-                        },
-                    );
-                    RowResult::Stored(given)
-                }
-            };
+            let result = self.place(&row, offset, applied);
+            if let RowResult::Stored(_) = result {
+                self.index(key_hashes, segment_base, offset);
+            }
             applied.rows.push(AppliedRow {
                 origin: row.head.origin,
                 offset,
                 result,
             });
+        }
+    }
+
+    /// Gives a message its place in its queue and among those that wait, or says why it has none.
+    fn place(&mut self, row: &Row, offset: PhysicalOffset, applied: &mut Applied) -> RowResult {
+        let origin = PhysicalOffset::new(row.head.origin);
+        let replaces = matches!(row.head.kind, RowKind::Resolves | RowKind::Moves);
+        if replaces && !self.tables.parked().is_open(origin) {
+            return RowResult::AlreadyResolved;
+        }
+        let key = QueueKey {
+            topic_id: row.head.topic_id,
+            queue: row.queue,
+        };
+        let given = match self.tables.queues_of(key.topic_id) {
+            None => Err(RowResult::TopicGone),
+            // What waits goes on waiting: whoever sent this chooses another queue.
+            Some(queues) if row.queue >= queues => return RowResult::QueueGone,
+            Some(_) => Ok(self.queues.assign(key)),
+        };
+        let parked = self.tables.parked_mut();
+        let time_ms = row.tags_code.max(0) as u64;
+        match (row.head.kind, given) {
+            (RowKind::Ordinary, _) | (RowKind::Timer | RowKind::Half, Err(_)) => {}
+            (RowKind::Timer, Ok(_)) => parked.park_timer(offset, time_ms),
+            (RowKind::Half, Ok(_)) => parked.park_half(offset, time_ms),
+            (RowKind::Moves, Ok(_)) => assert!(parked.move_to(origin, offset, time_ms)),
+            (RowKind::Resolves, _) | (RowKind::Moves, Err(_)) => assert!(parked.resolve(origin)),
+        }
+        let given = match given {
+            Ok(given) => given,
+            Err(gone) => return gone,
+        };
+        let unit = Unit {
+            offset,
+            size: row.size,
+            tags_code: row.tags_code,
+        };
+        self.tails.push(key, given, unit);
+        let next = given.next();
+        note_arrival(&mut applied.arrivals, Arrival { key, next });
+        RowResult::Stored(given)
+    }
+
+    fn index(
+        &mut self,
+        key_hashes: KeyHashes<'_>,
+        segment_base: PhysicalOffset,
+        offset: PhysicalOffset,
+    ) {
+        let position = (offset.get() - segment_base.get()) as u32;
+        for hash in key_hashes {
+            self.keys.push(segment_base, KeyEntry { hash, position });
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, CommandResult, OffsetCommit};
-use super::{ConsumerOffsets, Groups, KeyValues, Locks, SubscriptionGroupConfig, Topic, Topics};
+use super::{
+    ConsumerOffsets, Groups, KeyValues, Locks, Parked, SubscriptionGroupConfig, Topic, Topics,
+};
 use crate::planted::{Bug, planted};
 use crate::position::QueueOffset;
 
@@ -18,6 +20,9 @@ pub struct Tables {
     offsets: ConsumerOffsets,
     locks: Locks,
     values: KeyValues,
+    /// Stored by itself, behind everything else: see `checkpoint`.
+    #[serde(skip)]
+    parked: Parked,
 }
 
 impl Tables {
@@ -80,6 +85,21 @@ impl Tables {
     pub fn lock_owner(&self, group: &str, topic: &str, queue: u16) -> Option<&str> {
         let lease = self.locks.get(group, topic, queue)?;
         (lease.expires_ms > self.clock_ms).then_some(lease.owner.as_str())
+    }
+
+    /// Whether a member of `group` has any queue for itself, by the log's clock.
+    pub fn is_locked(&self, group: &str) -> bool {
+        self.locks.has_unexpired(group, self.clock_ms)
+    }
+
+    /// What waits in the log.
+    pub fn parked(&self) -> &Parked {
+        &self.parked
+    }
+
+    /// For whoever applies messages and restores checkpoints.
+    pub(crate) fn parked_mut(&mut self) -> &mut Parked {
+        &mut self.parked
     }
 
     /// How many queues a topic has; `None` if there is no such topic.
@@ -149,6 +169,15 @@ impl Tables {
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
             Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
             Command::TermStart => self.locks.renew_all(self.clock_ms),
+            Command::Unpark { places } => {
+                let resolved = places.iter().filter(|place| self.parked.resolve(**place));
+                return (CommandResult::Resolved(resolved.count() as u64), None);
+            }
+            Command::HalvesChecked { next } => {
+                for (half, next_ms) in next {
+                    self.parked.checked(half, next_ms);
+                }
+            }
         }
         (CommandResult::Done, topic_gone)
     }

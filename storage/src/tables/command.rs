@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::groups::SubscriptionGroupConfig;
 use super::topics::TopicConfig;
 use crate::codec;
-use crate::position::QueueOffset;
+use crate::position::{PhysicalOffset, QueueOffset};
 
 /// Where a consumer group is in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,17 @@ pub enum Command {
         /// The settings.
         config: SubscriptionGroupConfig,
     },
+    /// Messages that wait in the log wait no more and become nothing: recalled, rolled back, without a topic.
+    /// Result: `Resolved`.
+    Unpark {
+        /// Where they are.
+        places: Vec<PhysicalOffset>,
+    },
+    /// Producers were asked about half messages. Those whose transaction has ended are skipped.
+    HalvesChecked {
+        /// Where each is, and when its producer is asked again; milliseconds since 1970.
+        next: Vec<(PhysicalOffset, u64)>,
+    },
 }
 
 /// What a command did.
@@ -116,6 +127,8 @@ pub enum CommandResult {
     Locked(Vec<(String, u16)>),
     /// It was not done, for this reason.
     Refused(String),
+    /// So many messages waited until now.
+    Resolved(u64),
 }
 
 /// Commands as bytes, for the way to the leader.

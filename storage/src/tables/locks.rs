@@ -80,6 +80,12 @@ impl Locks {
         self.groups.get(group)?.get(&(topic.to_owned(), queue))
     }
 
+    /// Whether any lock of the group has not expired.
+    pub(super) fn has_unexpired(&self, group: &str, now_ms: u64) -> bool {
+        let leases = self.groups.get(group);
+        leases.is_some_and(|leases| leases.values().any(|lease| lease.expires_ms > now_ms))
+    }
+
     pub(super) fn remove_group(&mut self, group: &str) {
         self.groups.remove(group);
     }

@@ -1,4 +1,5 @@
-//! The small replicated state of a group: topics, consumer groups, offsets, locks, key-value pairs.
+//! The small replicated state of a group: topics, consumer groups, offsets, locks, key-value pairs, and what
+//! waits in the log.
 //!
 //! Changed by commands in the log and by nothing else; the same commands at the same times give the same
 //! tables on every replica.
@@ -9,12 +10,16 @@ mod consumer_offsets;
 mod groups;
 mod kv;
 mod locks;
+mod parked;
+mod schedule;
 mod topics;
 
 pub use apply::Tables;
 pub use command::{Command, CommandResult, OffsetCommit, decode_commands, encode_commands};
 pub use groups::{RetryPolicy, SubscriptionGroupConfig};
 pub use locks::LOCK_LEASE_MS;
+pub use parked::{GIVEN_UP_MS, Parked};
+pub use schedule::Schedule;
 pub use topics::{FilterType, PERM_INHERIT, PERM_READ, PERM_WRITE, Topic, TopicConfig};
 
 use consumer_offsets::ConsumerOffsets;

@@ -3,6 +3,7 @@
 
 mod apply;
 mod crash;
+mod parked;
 mod rebuild;
 mod rig;
 mod search;

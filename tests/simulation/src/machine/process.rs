@@ -10,9 +10,11 @@ use gantry::clock::WallClock;
 use gantry::config::{
     BrokerConfig, Config, GroupConfig, ListenerConfig, ListenerNode, ScrubConfig,
 };
+use gantry::delays::Delays;
 use gantry::host::Host;
 use gantry::node::{self, Parts};
 use gantry::remoting::{RemotingServer, Router};
+use gantry::transactions::Checks;
 use gantry_raft::{NodeNumber, RunWriter, Timing};
 use gantry_storage::commitlog::{TailBudget, Turn, Writer};
 use gantry_storage::{Clock, LogConfig, RetentionConfig};
@@ -198,6 +200,8 @@ fn config(settings: &Settings) -> Config {
             send_bytes_max: 16 << 20,
             connections_max: 1_000,
             drain: Duration::ZERO,
+            delays: Delays::default(),
+            checks: Checks::default(),
         },
     }
 }

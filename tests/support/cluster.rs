@@ -1,0 +1,168 @@
+//! Three nodes in this process, each on a runtime of its own, so that one can be killed: everything it does ends at
+//! once, and its connections with it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use gantry::config::ConfigFile;
+use gantry_protocol::bodies::TopicRoute;
+use gantry_protocol::headers::RouteRequest;
+use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, sleep};
+
+use super::ports::Hundred;
+use super::{Connection, START_TIMEOUT, is_ready};
+
+const NODES: [u16; 3] = [1, 2, 3];
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A cluster with one group of three replicas.
+pub struct Cluster {
+    running: BTreeMap<u16, Runtime>,
+    ports: Hundred,
+    directory: TempDir,
+    /// More lines for the table `broker` of the configuration.
+    settings: String,
+}
+
+impl Cluster {
+    /// Starts three nodes; returns when all are ready. `settings` are lines of the table `broker`.
+    pub async fn start(settings: &str) -> Cluster {
+        let mut cluster = Cluster {
+            running: BTreeMap::new(),
+            ports: Hundred::claim(),
+            directory: TempDir::new().unwrap(),
+            settings: settings.to_string(),
+        };
+        for node in NODES {
+            cluster.run(node);
+        }
+        for node in NODES {
+            cluster.wait_until_ready(node).await;
+        }
+        cluster
+    }
+
+    /// Starts a node that does not run.
+    pub fn run(&mut self, node: u16) {
+        let config = ConfigFile::parse(&self.config(node)).unwrap();
+        let config = config.resolve().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            let ended = gantry::node::run(config, std::future::pending()).await;
+            panic!("node {node} ended: {ended:?}");
+        });
+        assert!(self.running.insert(node, runtime).is_none(), "it runs");
+    }
+
+    /// Ends a node in the middle of whatever it does.
+    pub fn kill(&mut self, node: u16) {
+        let runtime = self.running.remove(&node).expect("it runs");
+        tokio::task::block_in_place(|| runtime.shutdown_timeout(KILL_TIMEOUT));
+    }
+
+    /// Ends all nodes. A runtime must not be dropped where others wait.
+    pub fn stop(mut self) {
+        for node in NODES {
+            if self.running.contains_key(&node) {
+                self.kill(node);
+            }
+        }
+    }
+
+    /// Waits for a node to be ready.
+    pub async fn wait_until_ready(&self, node: u16) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !is_ready(self.address(node, 1)).await {
+            assert!(Instant::now() < deadline, "node {node} is not ready");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A connection to the group's port of a node.
+    pub async fn connect(&self, node: u16) -> Connection {
+        Connection::to(self.address(node, 4)).await
+    }
+
+    /// The node that a topic's messages are sent to: the group's leader.
+    pub async fn leader(&self, topic: &str) -> u16 {
+        let node = *self.running.keys().next().expect("a node runs");
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(address) = self.master(node, topic).await {
+                let at = |node: &u16| self.address(*node, 4).to_string() == address;
+                if let Some(leader) = self.running.keys().copied().find(at) {
+                    return leader;
+                }
+            }
+            assert!(Instant::now() < deadline, "there is no leader");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn master(&self, node: u16, topic: &str) -> Option<String> {
+        let header = RouteRequest {
+            topic,
+            accept_standard_json_only: Some(true),
+        };
+        let mut request = RemotingCommand::request(RequestCode::GET_ROUTEINFO_BY_TOPIC, 0);
+        header.write(&mut request.fields);
+        let answer = self.connect(node).await.ask(request).await;
+        if answer.response_code() != ResponseCode::SUCCESS {
+            return None;
+        }
+        let route = TopicRoute::decode(&answer.body).unwrap();
+        route.broker_datas[0].broker_addrs.get(&0).cloned()
+    }
+
+    fn port(&self, node: u16, nth: u16) -> u16 {
+        self.ports.first + (node - 1) * 10 + nth
+    }
+
+    fn address(&self, node: u16, nth: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port(node, nth)).into()
+    }
+
+    fn config(&self, node: u16) -> String {
+        let peers = NODES.map(|peer| {
+            let port = self.port(peer, 3);
+            format!("{{ node = {peer}, address = \"127.0.0.1:{port}\" }}")
+        });
+        let nodes = NODES.map(|peer| {
+            let (namesrv, group) = (self.port(peer, 0), self.port(peer, 4));
+            format!(
+                "{{ node = {peer}, host = \"127.0.0.1\", namesrv = {namesrv}, groups = [{group}] }}"
+            )
+        });
+        format!(
+            r#"
+            node = {node}
+            data = {:?}
+            peers = [{}]
+            groups = [{{ name = "broker-a" }}]
+            peer = {{ bind = "127.0.0.1:{}" }}
+            http = {{ bind = "127.0.0.1:{}" }}
+            storage = {{ segment_bytes = "16MiB" }}
+            [[listener]]
+            name = "local"
+            bind = "127.0.0.1"
+            nodes = [{}]
+            [broker]
+            {}
+            "#,
+            self.directory.path().join(node.to_string()),
+            peers.join(", "),
+            self.port(node, 3),
+            self.port(node, 1),
+            nodes.join(", "),
+            self.settings,
+        )
+    }
+}
