@@ -7,6 +7,7 @@
 //! `gantry_protocol` has the wire. `ARCHITECTURE.md` is the map.
 
 pub mod appender;
+pub mod backlog;
 pub mod broker;
 pub mod catalog;
 pub mod cli;
@@ -34,4 +35,5 @@ mod samples;
 mod scrub;
 pub mod sessions;
 mod status;
+pub mod transfer;
 pub mod units;

@@ -29,9 +29,9 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// RocketMQ's default region, which clients expect back.
 const REGION: &str = "DefaultRegion";
 
-/// How long a send waits for room among the bytes under way, from the moment it was read: as long as RocketMQ
-/// lets one wait in its queue. What was read behind it has waited as long, and is refused at once.
-const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long a send waits for room among the bytes under way, from the moment it was read: a commit or two, so
+/// that a refusal comes within 10 ms. What was read behind it has waited as long, and is refused at once.
+const ROOM_WAIT: Duration = Duration::from_millis(5);
 
 /// Rows, hashes and heads that a message costs in the log beside its parts, about.
 const OVERHEAD_BYTES: usize = 200;
@@ -272,6 +272,7 @@ async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, re
         match group.appender.submit(size, encode, done) {
             Ok(()) => return,
             Err((NotAdmitted::NotLeader, back)) => return back(Err(Failure::NotLeader)),
+            Err((NotAdmitted::TooLate(wait), back)) => return back(Err(too_late(wait))),
             Err((NotAdmitted::Full, back)) => done = back,
         }
         if timeout_at(deadline, group.appender.room()).await.is_err() {
@@ -283,6 +284,16 @@ async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, re
             )));
         }
     }
+}
+
+/// Stock clients try another group when they hear this code.
+pub(super) fn too_late(wait: Duration) -> Failure {
+    let ms = wait.as_millis();
+    let reason = format!(
+        "broker busy: what this group is writing takes {ms} ms more, and clients do not wait that long; \
+         send more slowly"
+    );
+    Failure::code(ResponseCode::SERVICE_NOT_AVAILABLE, reason)
 }
 
 fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: SocketAddr) {

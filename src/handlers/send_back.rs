@@ -15,6 +15,7 @@ use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::tables::{Command, Topic, TopicConfig};
 use tokio::time::{Instant, timeout_at};
 
+use super::send::too_late;
 use crate::appender::NotAdmitted;
 use crate::broker::Broker;
 use crate::catalog;
@@ -178,6 +179,7 @@ async fn append(
         match group.appender.submit((1, bytes), encode, done) {
             Ok(()) => return outcome.await.unwrap_or(Err(Failure::Stopped)).map(drop),
             Err((NotAdmitted::NotLeader, _)) => return Err(Failure::NotLeader),
+            Err((NotAdmitted::TooLate(wait), _)) => return Err(too_late(wait)),
             Err((NotAdmitted::Full, _)) => {}
         }
         if timeout_at(deadline, group.appender.room()).await.is_err() {
