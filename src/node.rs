@@ -39,6 +39,7 @@ use crate::routes::Routes;
 use crate::scrub;
 use crate::sessions::Sessions;
 use crate::status;
+use crate::transfer;
 
 /// Why a node could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -473,6 +474,11 @@ async fn answer_call(
             for group in &broker.groups {
                 group.replica.node_is_leaving(from);
             }
+            Ok(encode_raw_reply(Ok(Vec::new())))
+        }
+        Method::Prefer => {
+            let node = body.first_chunk::<2>().ok_or("no node is named")?;
+            transfer::prefer(hosted, NodeNumber::from_le_bytes(*node)).await;
             Ok(encode_raw_reply(Ok(Vec::new())))
         }
         Method::ClientCall => Err("not supported by this version".to_string()),

@@ -25,6 +25,8 @@ pub enum Method {
     ClientCall = 4,
     /// The calling node stops: it is not to be given leadership any more.
     Leaving = 5,
+    /// Who is to lead the group from now on; the body is the node's number, u16.
+    Prefer = 6,
 }
 
 impl Method {
@@ -37,6 +39,7 @@ impl Method {
             3 => Method::Sessions,
             4 => Method::ClientCall,
             5 => Method::Leaving,
+            6 => Method::Prefer,
             _ => return None,
         })
     }

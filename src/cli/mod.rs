@@ -18,5 +18,6 @@ mod send;
 mod server;
 mod status;
 mod topic;
+mod transfer;
 
 pub use arguments::main;

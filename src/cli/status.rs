@@ -1,7 +1,7 @@
 //! `gantry status`: how every replica stands.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -68,7 +68,12 @@ fn addresses(args: &StatusArgs) -> Result<Vec<String>, Failure> {
     if !args.http.is_empty() {
         return Ok(args.http.clone());
     }
-    let places = NodePlace::all_in(&args.data)?;
+    known_addresses(&args.data)
+}
+
+/// Where the nodes of a `gantry dev` cluster in `data` are asked, or the one with the default port.
+pub(super) fn known_addresses(data: &Path) -> Result<Vec<String>, Failure> {
+    let places = NodePlace::all_in(data)?;
     if places.is_empty() {
         return Ok(vec![DEFAULT_HTTP.to_string()]);
     }
