@@ -121,7 +121,7 @@ pub async fn reorder(node: usize, name: &str, dice: u64) -> Outcome<Effect> {
     let chain = "{ type filter hook output priority 0; policy accept; }";
     let rule = format!("numgen random mod 100 < {percent} meta priority set 1:2");
     let script = format!(
-        "add table inet {name}; add chain inet {name} out {chain}; add rule inet {name} out {rule};"
+        "add table inet {name}; add chain inet {name} out {chain}; add rule inet {name} out {rule}"
     );
     net::inside(node, &["nft", &script]).await?;
     let who = name_of(node);

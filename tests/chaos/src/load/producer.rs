@@ -151,9 +151,12 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
         .round
         .tally
         .acked(parcel.group, calls.len() as u64, begun);
-    let place = (parcel.topic.as_str(), parcel.group);
-    let (id, dice) = (parcel.ids.start, asker.random.next());
-    asker.round.acked.remember(id, place, dice);
+    // The messages of other topics go with them.
+    if asker.round.topics.contains(&parcel.topic) {
+        let place = (parcel.topic.as_str(), parcel.group);
+        let (id, dice) = (parcel.ids.start, asker.random.next());
+        asker.round.acked.remember(id, place, dice);
+    }
     Ok(true)
 }
 

@@ -9,15 +9,19 @@ use gantry_checker::event::Cursor;
 use super::{Client, Stage, queue};
 use crate::cluster::{NODES, TOPICS};
 
+/// Commits of a group that is handed around.
+const COMMITS: u64 = 24;
+
 /// One of several members of a group that hand a queue to each other: each goes on behind where any of them
 /// was, on whatever node, and looks.
 pub(super) async fn hand_over(mut client: Client, next: Arc<AtomicU64>) {
-    let cursor = Cursor {
-        group: "handed".to_string(),
-        queue: queue(TOPICS[0], 0),
-    };
     while client.stage() == Stage::Load {
         let offset = next.fetch_add(1, Ordering::Relaxed) + 1;
+        // A commit of unknown outcome may come at any time, and proves less with each: a new group now and then.
+        let cursor = Cursor {
+            group: format!("handed{}", offset / COMMITS),
+            queue: queue(TOPICS[0], 0),
+        };
         let node = *client.rng.pick(&NODES);
         client.commit_at(node, &cursor, offset, false).await;
         client.committed(&cursor).await;
@@ -28,12 +32,12 @@ pub(super) async fn hand_over(mut client: Client, next: Arc<AtomicU64>) {
 /// One that does as stock consumers do: it says where it is with each pull, which nobody answers, and now and
 /// then by itself.
 pub(super) async fn pull_and_commit(mut client: Client) {
-    let cursor = Cursor {
-        group: "stock".to_string(),
-        queue: queue(TOPICS[1], 1),
-    };
-    let mut offset = 0;
+    let (mut offset, mut names) = (0, 0);
     while client.stage() == Stage::Load {
+        let cursor = Cursor {
+            group: format!("stock{names}"),
+            queue: queue(TOPICS[1], 1),
+        };
         let node = client.node();
         let (along, after) = (offset + 1, offset + 2);
         offset = after;
@@ -43,7 +47,9 @@ pub(super) async fn pull_and_commit(mut client: Client) {
             .await;
         let acked = told.is_some() && client.commit_at(node, &cursor, after, false).await;
         if !acked {
-            // The node may still have it, and write it when it can. Otherwise it came before what was acked.
+            // The node may still have it, and write it when it can: nothing of this group is certain any more.
+            // Otherwise it came before what was acked.
+            names += 1;
             let offset = along;
             let cursor = cursor.clone();
             let commit = Request::Commit { cursor, offset };
