@@ -1,19 +1,19 @@
-//! How long what is under way will take: a send that would wait longer than its client does is refused when it
-//! is read (ADR 19).
+//! How long what is under way will take: a send that would wait longer than its client does is refused when
+//! it is read (ADR 19).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The longest that a send may have to wait for what is under way before it: half of what stock clients wait for
-/// an answer.
+/// The longest that a send may have to wait for what is under way before it: half of what stock clients
+/// wait for an answer.
 const WAIT_MAX: Duration = Duration::from_millis(1500);
 
-/// So many bytes are admitted on any disk: a group that has little to do is never busy, and one largest message
-/// is little.
+/// So many bytes are admitted on any disk: a group that has little to do is never busy, and one largest
+/// message is little.
 const FREE_BYTES: usize = 4 << 20;
 
-/// With less than this under way the time is that of a commit, whatever is in it, and says nothing of how fast
-/// more would go.
+/// With less than this under way the time is that of a commit, whatever is in it, and says nothing of how
+/// fast more would go.
 const TELLING_BYTES: usize = 1 << 20;
 
 /// How fast a group's writes go through.

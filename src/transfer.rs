@@ -31,8 +31,8 @@ pub enum NotMoved {
     Late(String),
 }
 
-/// Makes `to` the node that leads the group when it can, on all nodes, until their processes end; returns when it
-/// leads. The nodes that cannot be reached keep the preference that they have.
+/// Makes `to` the node that leads the group when it can, on all nodes, until their processes end; returns
+/// when it leads. The nodes that cannot be reached keep the preference that they have.
 pub async fn transfer(broker: &Broker, name: &str, to: NodeNumber) -> Result<(), NotMoved> {
     let deadline = Instant::now() + PATIENCE;
     let group = broker.groups.iter().find(|group| group.name == name);
@@ -71,8 +71,8 @@ pub async fn transfer(broker: &Broker, name: &str, to: NodeNumber) -> Result<(),
         return Ok(());
     }
     Err(NotMoved::Late(format!(
-        "node {to} does not lead group {name} after {} s; it will as soon as it has caught up and is reached by \
-         the node that leads",
+        "node {to} does not lead group {name} after {} s; it will as soon as it has caught up and the node \
+         that leads reaches it",
         PATIENCE.as_secs()
     )))
 }

@@ -50,8 +50,9 @@ impl Replica {
         self.shared.preference.node()
     }
 
-    /// From now on `node` leads when it can, instead of the one that the configuration names, until this process
-    /// ends. If this replica leads, leadership moves to it as soon as it has caught up; tell all replicas.
+    /// From now on `node` leads when it can, instead of the one that the configuration names, until this
+    /// process ends. If this replica leads, leadership moves to it as soon as it has caught up; tell all
+    /// replicas.
     pub fn prefer(&self, node: NodeNumber) {
         let preference = &self.shared.preference;
         preference.node.store(node, Ordering::Relaxed);

@@ -7,8 +7,8 @@ use super::{ClientError, http};
 /// Longer than a node tries.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Asks any node (`host:port` of its HTTP) that node `to` leads `group` from now on; the text says why that was not
-/// done.
+/// Asks any node (`host:port` of its HTTP) that node `to` leads `group` from now on; the text says why that
+/// was not done.
 ///
 /// # Errors
 /// [`ClientError`] if it cannot be asked.

@@ -8,8 +8,8 @@ use crate::commitlog::durable_range;
 use crate::fs::FileSystem;
 use crate::position::PhysicalOffset;
 
-/// From where to where the log in `dir` is durable, and knows that it is, also after a power cut; `None` if its
-/// mark does not say. Damage in there must be told from a torn end.
+/// From where to where the log in `dir` is durable, and knows that it is, also after a power cut; `None` if
+/// its mark does not say. Damage in there must be told from a torn end.
 pub fn durable_log(fs: &FaultyFs, dir: &Path) -> Option<Range<PhysicalOffset>> {
     let path = dir.join("mark");
     let bytes = fs.durable_contents(&path)?;

@@ -31,7 +31,8 @@ pub async fn inject(
         .await_answer(ANSWER_PATIENCE)
         .await?;
     nemesis.cluster.await_whole(PATIENCE).await?;
-    // A lock ends when the leader's clock is set forward: nothing is concluded from those that were given before.
+    // A lock ends when the leader's clock is set forward: nothing is concluded from those that were given
+    // before.
     let name = format!("{name}-jumps");
     nemesis.cluster.view.note(Note::Fault {
         name: name.clone(),

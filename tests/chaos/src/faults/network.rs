@@ -104,8 +104,8 @@ pub async fn slow(node: usize, dice: u64) -> Outcome<Effect> {
     )
 }
 
-/// Some of the packets that the node sends take another way, which is slow: they come late, by more or less, and
-/// others overtake them.
+/// Some of the packets that the node sends take another way, which is slow: they come late, by more or
+/// less, and others overtake them.
 pub async fn reorder(node: usize, name: &str, dice: u64) -> Outcome<Effect> {
     let mut random = Random::new(dice);
     let (percent, mbit) = (random.between(3, 40), random.between(2, 40));

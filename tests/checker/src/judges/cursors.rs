@@ -1,6 +1,6 @@
 //! Committed consumer offsets never go back unless somebody asks for it (I8): by a reset, or by a commit that
-//! is lower than one that was acked or that it overlaps. Whoever asks is heard once: a commit whose offset was
-//! seen has taken effect, and cannot undo what was committed after that.
+//! is lower than one that was acked or that it overlaps. Whoever asks is heard once: a commit whose offset
+//! was seen has taken effect, and cannot undo what was committed after that.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -3,8 +3,9 @@
 //! An unlock whose outcome is unknown may still take effect, however late: it may free any lock that its
 //! client is given after it, so that nothing can be concluded from those.
 //!
-//! Locks end by the clock of the node that leads: one that is set forward ends those that are held. So nothing is
-//! concluded from a lock that was given before or while a clock was set; what is given after that counts again.
+//! Locks end by the clock of the node that leads: one that is set forward ends those that are held. So
+//! nothing is concluded from a lock that was given before or while a clock was set; what is given after
+//! that counts again.
 
 use std::collections::{HashMap, HashSet};
 

@@ -101,12 +101,8 @@ impl Places {
             }
             (Request::Pop { .. }, Answer::Popped(popped)) => {
                 for one in popped {
-                    self.read(
-                        &one.queue,
-                        std::slice::from_ref(&one.message),
-                        number,
-                        report,
-                    );
+                    let message = std::slice::from_ref(&one.message);
+                    self.read(&one.queue, message, number, report);
                 }
             }
             (

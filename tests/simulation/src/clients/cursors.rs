@@ -17,15 +17,23 @@ const COMMITS: u64 = 24;
 pub(super) async fn hand_over(mut client: Client, next: Arc<AtomicU64>) {
     while client.stage() == Stage::Load {
         let offset = next.fetch_add(1, Ordering::Relaxed) + 1;
-        // A commit of unknown outcome may come at any time, and proves less with each: a new group now and then.
-        let cursor = Cursor {
-            group: format!("handed{}", offset / COMMITS),
-            queue: queue(TOPICS[0], 0),
-        };
+        // A commit of unknown outcome may come at any time, and proves less with each: a new group now and
+        // then.
+        let group = offset / COMMITS;
         let node = *client.rng.pick(&NODES);
-        client.commit_at(node, &cursor, offset, false).await;
-        client.committed(&cursor).await;
+        client.commit_at(node, &handed(group), offset, false).await;
+        client.committed(&handed(group)).await;
+        // What a node could not write for a while may come when the others are far ahead.
+        let earlier = group.saturating_sub(client.rng.between(1, 3));
+        client.committed(&handed(earlier)).await;
         client.think().await;
+    }
+}
+
+fn handed(group: u64) -> Cursor {
+    Cursor {
+        group: format!("handed{group}"),
+        queue: queue(TOPICS[0], 0),
     }
 }
 
@@ -47,8 +55,8 @@ pub(super) async fn pull_and_commit(mut client: Client) {
             .await;
         let acked = told.is_some() && client.commit_at(node, &cursor, after, false).await;
         if !acked {
-            // The node may still have it, and write it when it can: nothing of this group is certain any more.
-            // Otherwise it came before what was acked.
+            // The node may still have it, and write it when it can: nothing of this group is certain any
+            // more. Otherwise it came before what was acked.
             names += 1;
             let offset = along;
             let cursor = cursor.clone();

@@ -10,8 +10,8 @@ use super::{Disk, State, is_slotted};
 const FLIPS_MAX: u64 = 4;
 
 impl Disk {
-    /// Flips a bit of the index of a segment, or, if `slots` may be hit, of the vote or the mark in one of their
-    /// two. Says whether there was one.
+    /// Flips a bit of the index of a segment, or, if `slots` may be hit, of the vote or the mark in one of
+    /// their two. Says whether there was one.
     pub fn rot(&self, slots: bool) -> bool {
         let is_covered = |path: &Path| {
             let is_index = path.extension().is_some_and(|end| end == "idx");

@@ -35,8 +35,8 @@ impl Faults {
         }
     }
 
-    /// What was written and not synced outlives the processes, and then the machines do not outlive it: whoever
-    /// takes what it reads for durable is wrong.
+    /// What was written and not synced outlives the processes, and then the machines do not outlive it:
+    /// whoever takes what it reads for durable is wrong.
     pub(super) fn relapse(&mut self, now: u64, machines: &[Machine]) {
         let ms = self.rng.between(150, 400);
         for machine in machines {
