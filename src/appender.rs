@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gantry_protocol::ResponseCode;
 use gantry_raft::{Outcome, Proposal, Replica};
@@ -18,6 +19,7 @@ use gantry_storage::{Applied, AppliedRow, PhysicalOffset, RowResult};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::backlog::Backlog;
 use crate::clock::WallClock;
 use crate::error::Failure;
 use crate::metrics::GroupMetrics;
@@ -55,6 +57,8 @@ pub enum NotAdmitted {
     NotLeader,
     /// The byte budget of writes under way is used up; wait with [`Appender::room`].
     Full,
+    /// What is under way takes this long, and clients do not wait that long.
+    TooLate(Duration),
 }
 
 /// The writer of one group on this node. Clones write to the same batches.
@@ -70,6 +74,7 @@ struct Shared {
     /// Bytes admitted and not yet answered.
     bytes: AtomicUsize,
     bytes_max: usize,
+    backlog: Backlog,
     in_flight: AtomicUsize,
     /// The latest store time that a batch was given.
     stamped_ms: AtomicU64,
@@ -85,6 +90,8 @@ struct Open {
     waiting: Vec<Waiting>,
     /// Bytes that count against the budget.
     bytes: usize,
+    /// When its first messages were admitted, and the bytes that were under way then, these included.
+    began: Option<(Instant, usize)>,
 }
 
 /// What waits to be proposed: batches that are full, oldest first, and the one being gathered.
@@ -132,6 +139,7 @@ impl Appender {
             room: Notify::new(),
             bytes: AtomicUsize::new(0),
             bytes_max,
+            backlog: Backlog::default(),
             in_flight: AtomicUsize::new(0),
             stamped_ms: AtomicU64::new(0),
             leads: AtomicBool::new(false),
@@ -161,11 +169,17 @@ impl Appender {
         if !self.is_leading() {
             return Err((NotAdmitted::NotLeader, done));
         }
-        if self.shared.bytes.load(Ordering::Relaxed) + bytes > self.shared.bytes_max {
+        let under_way = self.shared.bytes.load(Ordering::Relaxed);
+        if let Some(wait) = self.shared.backlog.too_long(under_way) {
+            return Err((NotAdmitted::TooLate(wait), done));
+        }
+        if under_way + bytes > self.shared.bytes_max {
             return Err((NotAdmitted::Full, done));
         }
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         let open = &mut queue.open;
+        open.began
+            .get_or_insert_with(|| (Instant::now(), under_way + bytes));
         let before = open.batch.message_count();
         encode(&mut open.batch);
         assert_eq!(
@@ -199,6 +213,7 @@ impl Appender {
             match self.submit(size, &encode, done) {
                 Ok(()) => return outcome.await.unwrap_or(Err(Failure::Stopped)),
                 Err((NotAdmitted::NotLeader, _)) => return Err(Failure::NotLeader),
+                Err((NotAdmitted::TooLate(wait), _)) => return Err(too_late(wait)),
                 Err((NotAdmitted::Full, _)) => {}
             }
             if timeout_at(until, self.room()).await.is_err() {
@@ -304,6 +319,7 @@ impl Appender {
                 batch,
                 waiting,
                 bytes,
+                began,
             } = next;
             // Batches under way are not in the log yet; their times must not be undercut either.
             let in_log = log.bounds().last_store_time_ms;
@@ -324,10 +340,13 @@ impl Appender {
                 store_time_ms,
             };
             let shared = self.shared.clone();
-            let started = tokio::time::Instant::now();
+            let started = Instant::now();
             let done = move |outcome: Outcome| {
                 shared.in_flight.fetch_sub(1, Ordering::AcqRel);
                 shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                if let (Some((at, before)), Ok(_)) = (began, &outcome) {
+                    shared.backlog.gone(before, at.elapsed());
+                }
                 shared.filled.notify_one();
                 shared.room.notify_waiters();
                 shared
@@ -371,6 +390,16 @@ impl Waiting {
     }
 }
 
+/// The refusal of a write that would come too late. Stock clients try another group when they hear this code.
+pub fn too_late(wait: Duration) -> Failure {
+    let ms = wait.as_millis();
+    let reason = format!(
+        "broker busy: what this group is writing takes {ms} ms more, and clients do not wait that long; \
+         send more slowly"
+    );
+    Failure::code(ResponseCode::SERVICE_NOT_AVAILABLE, reason)
+}
+
 /// Hands everyone who waits for a batch his part of the outcome.
 fn release(waiting: Vec<Waiting>, outcome: Outcome) {
     let reply = match outcome {
@@ -409,5 +438,54 @@ fn appended(row: AppliedRow) -> Appended {
         },
         RowResult::TopicGone | RowResult::QueueGone => Appended::NoSuchQueue,
         RowResult::AlreadyResolved => Appended::AlreadyResolved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const MIB: usize = 1 << 20;
+
+    /// An appender that leads, and whose batches nobody takes.
+    fn stalled(bytes_max: usize) -> Appender {
+        let appender = Appender::new(bytes_max, Metrics::new("cluster", 1).group("group"));
+        appender.shared.leads.store(true, Ordering::Release);
+        appender
+    }
+
+    fn submit(appender: &Appender, bytes: usize) -> Result<(), NotAdmitted> {
+        let submitted = appender.submit((0, bytes), |_| {}, Box::new(|_| {}));
+        submitted.map_err(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn a_stalled_group_takes_what_it_would_do_in_the_time_that_clients_wait() {
+        let appender = stalled(64 * MIB);
+        // 10 MiB a second, until now.
+        let second = Duration::from_secs(1);
+        appender.shared.backlog.gone(10 * MIB, second);
+        let mut admitted = 0;
+        let refused = loop {
+            match submit(&appender, MIB) {
+                Ok(()) => admitted += 1,
+                Err(reason) => break reason,
+            }
+        };
+        assert!((15..=17).contains(&admitted), "{admitted} MiB admitted");
+        assert!(
+            matches!(refused, NotAdmitted::TooLate(wait) if wait > second),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn the_byte_budget_holds_whatever_the_pace_is() {
+        let appender = stalled(16 * MIB);
+        let moment = Duration::from_millis(1);
+        appender.shared.backlog.gone(10 * MIB, moment);
+        assert_eq!(submit(&appender, 16 * MIB), Ok(()));
+        assert_eq!(submit(&appender, 1), Err(NotAdmitted::Full));
     }
 }

@@ -13,16 +13,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::Listener;
 use axum::{Json, Router, middleware};
+use gantry_raft::{BoxFuture, NodeNumber};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
+
+use crate::transfer::NotMoved;
 
 const NOT_FOUND: &str = "\
 no such path; this port answers
@@ -31,6 +34,7 @@ no such path; this port answers
 /readyz         whether the node can serve clients
 /api/v1/status  the state of the node and its groups, as JSON
 /api/v1/transactions  open transactions of the groups that the node leads, as JSON
+POST /api/v1/groups/GROUP/leader/NODE  node NODE leads GROUP from now on, when it can
 ";
 
 const LIMITS: Limits = Limits {
@@ -50,7 +54,12 @@ pub struct HttpHandlers {
     pub transactions: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Whether the node can serve clients, or the reason why not.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Moves leadership of a group to a node.
+    pub transfer: Box<dyn Fn(String, NodeNumber) -> Transfer + Send + Sync>,
 }
+
+/// Leadership on its way.
+pub type Transfer = BoxFuture<'static, Result<(), NotMoved>>;
 
 /// What one client may cost.
 #[derive(Clone, Copy)]
@@ -98,6 +107,7 @@ fn routes(handlers: Arc<HttpHandlers>) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(status))
         .route("/api/v1/transactions", get(transactions))
+        .route("/api/v1/groups/{group}/leader/{node}", post(transfer))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .layer(middleware::map_response(close))
         .with_state(handlers)
@@ -121,6 +131,23 @@ async fn status(State(handlers): State<Arc<HttpHandlers>>) -> Response {
 
 async fn transactions(State(handlers): State<Arc<HttpHandlers>>) -> Response {
     Json(off_thread(move || (handlers.transactions)()).await).into_response()
+}
+
+async fn transfer(
+    State(handlers): State<Arc<HttpHandlers>>,
+    Path((group, node)): Path<(String, NodeNumber)>,
+) -> Response {
+    match (handlers.transfer)(group, node).await {
+        Ok(()) => "moved".into_response(),
+        Err(error) => {
+            let status = match error {
+                NotMoved::Unknown(_) => StatusCode::NOT_FOUND,
+                NotMoved::Impossible(_) => StatusCode::CONFLICT,
+                NotMoved::Late(_) => StatusCode::GATEWAY_TIMEOUT,
+            };
+            (status, error.to_string()).into_response()
+        }
+    }
 }
 
 /// Says that the connection ends, which also ends it.
@@ -244,6 +271,15 @@ mod tests {
             status: Box::new(|| serde_json::json!({"node": 7})),
             transactions: Box::new(|| serde_json::json!([])),
             ready: Box::new(move || ready.clone()),
+            transfer: Box::new(|group, node| {
+                Box::pin(async move {
+                    match (group.as_str(), node) {
+                        ("broker-a", 2) => Ok(()),
+                        ("broker-a", _) => Err(NotMoved::Impossible("not that one".to_string())),
+                        _ => Err(NotMoved::Unknown("which?".to_string())),
+                    }
+                })
+            }),
         };
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve_within(limits, listener, handlers, stopped));
@@ -312,6 +348,29 @@ mod tests {
         let node = start(LIMITS, Ok(())).await;
         let answer = exchange(node.address, "POST /metrics HTTP/1.1\r\nHost: node\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn leadership_moves_by_a_post() {
+        let node = start(LIMITS, Ok(())).await;
+        let post = async |path: &str| {
+            let request = format!(
+                "POST /api/v1/groups/{path} HTTP/1.1\r\nHost: n\r\ncontent-length: 0\r\n\r\n"
+            );
+            exchange(node.address, &request).await
+        };
+        assert!(post("broker-a/leader/2").await.starts_with("HTTP/1.1 200 "));
+        let refused = post("broker-a/leader/3").await;
+        assert!(refused.starts_with("HTTP/1.1 409 "), "{refused}");
+        assert!(refused.ends_with("not that one"), "{refused}");
+        assert!(post("broker-x/leader/1").await.starts_with("HTTP/1.1 404 "));
+        assert!(
+            post("broker-a/leader/me")
+                .await
+                .starts_with("HTTP/1.1 400 ")
+        );
+        let path = "/api/v1/groups/broker-a/leader/2";
+        assert_eq!(get(node.address, path).await.0, 405, "a look moves nothing");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! `gantry_protocol` has the wire. `ARCHITECTURE.md` is the map.
 
 pub mod appender;
+pub mod backlog;
 pub mod broker;
 pub mod catalog;
 pub mod cli;
@@ -38,5 +39,6 @@ mod scrub;
 pub mod sessions;
 mod status;
 pub mod transactions;
+pub mod transfer;
 pub mod units;
 pub mod waiting;

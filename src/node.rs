@@ -41,6 +41,7 @@ use crate::scrub;
 use crate::sessions::Sessions;
 use crate::status;
 use crate::transactions;
+use crate::transfer;
 
 /// Why a node could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -488,6 +489,11 @@ async fn answer_call(
         Method::AskProducer => Ok(encode_reply(&Ok(transactions::ask_here(
             broker, hosted, &body,
         )?))),
+        Method::Prefer => {
+            let node = body.first_chunk::<2>().ok_or("no node is named")?;
+            transfer::prefer(hosted, NodeNumber::from_le_bytes(*node)).await;
+            Ok(encode_raw_reply(Ok(Vec::new())))
+        }
         Method::ClientCall => Err("not supported by this version".to_string()),
     }
 }

@@ -27,6 +27,8 @@ pub enum Method {
     Leaving = 5,
     /// A question to a producer that is connected to the called node.
     AskProducer = 8,
+    /// Who is to lead the group from now on; the body is the node's number, u16.
+    Prefer = 6,
 }
 
 impl Method {
@@ -40,6 +42,7 @@ impl Method {
             4 => Method::ClientCall,
             5 => Method::Leaving,
             8 => Method::AskProducer,
+            6 => Method::Prefer,
             _ => return None,
         })
     }

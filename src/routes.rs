@@ -201,7 +201,7 @@ impl Routes {
         let leader = self.leader_or_likely(group);
         let mut leaders = self.groups.iter().map(|each| self.leader_or_likely(each));
         let leads_all = self.groups.len() > 1 && leaders.all(|each| each == leader);
-        let preferred = self.config.groups[usize::from(group.id)].preferred;
+        let preferred = group.replica.preferred();
         if leads_all && is_alive(group, preferred) && !group.replica.preferred_leaves() {
             return preferred;
         }
@@ -216,10 +216,7 @@ impl Routes {
             last.store(leader, Ordering::Relaxed);
             return leader;
         }
-        let candidates = [
-            last.load(Ordering::Relaxed),
-            self.config.groups[position].preferred,
-        ];
+        let candidates = [last.load(Ordering::Relaxed), group.replica.preferred()];
         candidates
             .into_iter()
             .find(|node| is_alive(group, *node))

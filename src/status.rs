@@ -12,11 +12,13 @@ use crate::group::Group;
 use crate::http::HttpHandlers;
 use crate::node::Parts;
 use crate::transactions;
+use crate::transfer::{NotMoved, transfer};
 
 /// The answers of the HTTP port.
 pub(crate) fn handlers(parts: &Arc<Parts>) -> HttpHandlers {
     let (for_metrics, for_status, for_ready) = (parts.clone(), parts.clone(), parts.clone());
     let for_transactions = parts.clone();
+    let for_transfer = parts.clone();
     HttpHandlers {
         metrics: Box::new(move || {
             if let Some(broker) = for_metrics.broker.get() {
@@ -30,6 +32,14 @@ pub(crate) fn handlers(parts: &Arc<Parts>) -> HttpHandlers {
             None => json!([]),
         }),
         ready: Box::new(move || ready(&for_ready)),
+        transfer: Box::new(move |group, node| {
+            let broker = for_transfer.broker.get().cloned();
+            Box::pin(async move {
+                let starting = || NotMoved::Impossible("the node is starting".to_string());
+                let broker = broker.ok_or_else(starting)?;
+                transfer(&broker, &group, node).await
+            })
+        }),
     }
 }
 

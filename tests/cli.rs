@@ -478,6 +478,22 @@ fn a_benchmark_goes_on_after_a_kill() {
 }
 
 #[test]
+fn leadership_is_asked_for_by_name() {
+    let dev = Dev::start();
+    let at = ["--http", dev.node("http")];
+    let transfer = |words: &[&str]| [&["transfer"], words, &at].concat();
+    let moved = gantry(&transfer(&["broker-a", "--to", "1"]));
+    assert_eq!(moved.stdout, b"node 1 leads broker-a\n", "{moved:?}");
+    for (words, named) in [
+        (["broker-x", "--to", "1"], "broker-a, broker-b"),
+        (["broker-a", "--to", "2"], "these have: [1]"),
+    ] {
+        let (message, code) = refused(&transfer(&words));
+        assert!(message.contains(named) && code == 1, "{code} {message}");
+    }
+}
+
+#[test]
 fn mistakes_in_benchmarks_are_explained() {
     let dev = Dev::start();
     let at = ["--address", dev.node("namesrv")];

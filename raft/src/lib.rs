@@ -13,6 +13,7 @@ mod membership;
 mod mend;
 mod network;
 mod opening;
+mod preference;
 mod replica;
 mod state_machine;
 #[doc(hidden)]

@@ -107,7 +107,7 @@ pub(crate) fn full_voters(membership: &Membership) -> BTreeSet<ReplicaId> {
 /// there as a founder too.
 async fn form(shared: &Shared) -> Result<(), String> {
     let own = node_of(shared.replica);
-    if own != shared.preferred {
+    if own != shared.preference.node() {
         return Ok(());
     }
     for node in shared.nodes.iter().copied().filter(|node| *node != own) {

@@ -81,6 +81,15 @@ impl Round {
         hopeless.next().map(|(hole, _)| hole)
     }
 
+    /// A hole in records that nobody can give because others have retired them: they are of no more use.
+    pub(crate) fn retired(&self) -> Option<&Hole> {
+        let hopeless = self.hopeless()?;
+        let purged = NoHelp::Withheld(Withheld::Purged);
+        let mut stuck = self.stuck.iter();
+        let (_, said) = stuck.find(|(hole, _)| hole == hopeless)?;
+        said.values().any(|no| *no == purged).then_some(hopeless)
+    }
+
     /// A hole in records that were never agreed on, and never will be.
     pub(crate) fn refuted(&self) -> Option<&Hole> {
         let refuted = NoHelp::Withheld(Withheld::Refuted);

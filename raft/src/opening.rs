@@ -201,6 +201,13 @@ async fn mend_first(
                 hole.last.0
             )));
         }
+        if let Some(hole) = round.retired() {
+            return Err(Obstacle::Lost(format!(
+                "records {} to {} are damaged, and the others have retired them",
+                hole.first(),
+                hole.last.0
+            )));
+        }
         if reported.is_none_or(|at: Instant| at.elapsed() >= REPORT_INTERVAL) {
             mend::report(name, &round);
             reported = Some(Instant::now());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gantry_storage::commitlog::{CommitLog, LeaderTag};
@@ -14,13 +14,14 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::error::{BarrierError, ProposeError, StartError};
 use crate::log_store::LogStore;
 use crate::membership::{self, full_voters};
 use crate::mend;
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
+use crate::preference::{self, Preference};
 use crate::state_machine::{AppliedHook, StateMachine};
 use crate::timing::Timing;
 use crate::types::{
@@ -32,12 +33,6 @@ pub(crate) type Raft = openraft::Raft<GroupTypes, StateMachine>;
 
 /// How long a second follower leaves the election to the first when the leader's process is gone.
 const ELECTION_STAGGER: Duration = Duration::from_millis(60);
-
-/// How long a planned hand-over may take.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A replica this few records behind can take over at once.
-const TAKE_OVER_LAG: u64 = 8;
 
 /// What a replica is started with.
 pub struct ReplicaOptions {
@@ -96,7 +91,7 @@ pub struct ReplicaStatus {
 /// One replica of a group. Clones are the same replica.
 #[derive(Clone)]
 pub struct Replica {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
@@ -105,14 +100,12 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) replica: ReplicaId,
     pub(crate) nodes: Vec<NodeNumber>,
-    pub(crate) preferred: NodeNumber,
-    /// The preferred node has said that it stops, and its process has not ended yet.
-    preferred_leaves: AtomicBool,
+    pub(crate) preference: Preference,
     pub(crate) peers: Arc<Peers>,
     pub(crate) store: Arc<Store>,
     pub(crate) log: CommitLog,
     mended: watch::Receiver<u64>,
-    leadership: watch::Receiver<Leadership>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
     stopped: watch::Receiver<Option<String>>,
     elections: Arc<AtomicU64>,
     tasks: std::sync::Mutex<JoinSet<()>>,
@@ -158,8 +151,7 @@ impl Replica {
             name: options.name,
             replica: options.replica,
             nodes: options.nodes,
-            preferred: options.preferred,
-            preferred_leaves: AtomicBool::new(false),
+            preference: Preference::new(options.preferred),
             peers,
             store,
             log: log.clone(),
@@ -184,7 +176,7 @@ impl Replica {
                 stop,
             ));
             tasks.spawn(membership::join_group(shared.clone()));
-            tasks.spawn(prefer_leader(shared.clone()));
+            tasks.spawn(preference::prefer_leader(shared.clone()));
             tasks.spawn(mend::run(shared.clone(), found, tell_mended));
         }
         Ok(Replica { shared })
@@ -326,25 +318,11 @@ impl Replica {
         purged.await.map(drop).map_err(late)
     }
 
-    /// `node` has said that it stops: leadership does not go back to it until its process has ended
-    /// ([`Replica::leader_is_gone`] tells).
-    pub fn node_is_leaving(&self, node: NodeNumber) {
-        let leaves = &self.shared.preferred_leaves;
-        leaves.fetch_or(node == self.shared.preferred, Ordering::Relaxed);
-    }
-
-    /// Whether the preferred node has said that it stops.
-    pub fn preferred_leaves(&self) -> bool {
-        self.shared.preferred_leaves.load(Ordering::Relaxed)
-    }
-
     /// The process of `node` is gone: if it led this group, elects a new leader now instead of
     /// waiting for the timer (`design.md` D15).
     pub async fn leader_is_gone(&self, node: NodeNumber) {
         let shared = &self.shared;
-        if node == shared.preferred {
-            shared.preferred_leaves.store(false, Ordering::Relaxed);
-        }
+        shared.preference.has_gone(node);
         let vote = shared.raft.metrics().borrow_watched().vote;
         if !vote.committed || node_of(vote.leader_id.node_id) != node {
             return;
@@ -382,29 +360,6 @@ impl Replica {
         }
     }
 
-    /// Gives leadership to the replica that is furthest along, if this one leads, and waits until
-    /// another leads.
-    pub async fn hand_over(&self) {
-        let shared = &self.shared;
-        let own = node_of(shared.replica);
-        if shared.leadership.borrow().leader != Some(own) {
-            return;
-        }
-        let Some(target) = shared.successor() else {
-            tracing::warn!(group = shared.name, "no other replica can take over");
-            return;
-        };
-        if shared.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let mut leadership = self.leadership();
-        let moved = leadership.wait_for(|l| l.leader.is_some_and(|leader| leader != own));
-        match timeout(HAND_OVER_TIMEOUT, moved).await {
-            Ok(_) => tracing::info!(group = shared.name, to = node_of(target), "handed over"),
-            Err(_) => tracing::warn!(group = shared.name, "hand-over took too long"),
-        }
-    }
-
     /// Stops the replica. Nothing is proposed or applied here after it returns.
     pub async fn shutdown(&self) {
         self.shared.lock_tasks().abort_all();
@@ -430,37 +385,6 @@ impl Shared {
         self.tasks
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// The voter that is furthest along among those that can be reached.
-    fn successor(&self) -> Option<ReplicaId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters = full_voters(metrics.membership_config.membership());
-        let replication = metrics.replication.as_ref()?;
-        replication
-            .iter()
-            .filter(|(id, _)| **id != self.replica && voters.contains(id))
-            .filter(|(id, _)| self.peers.is_connected(node_of(**id)))
-            .max_by_key(|(_, at)| at.map(|log_id| log_id.index()))
-            .map(|(id, _)| *id)
-    }
-
-    /// The preferred replica, if it is another one that could take over now.
-    fn preferred_successor(&self) -> Option<ReplicaId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voter = full_voters(metrics.membership_config.membership())
-            .into_iter()
-            .find(|id| node_of(*id) == self.preferred && *id != self.replica)?;
-        let matched = metrics
-            .replication
-            .as_ref()?
-            .get(&voter)?
-            .map(|id| id.index())?;
-        let close = matched + TAKE_OVER_LAG >= metrics.last_log_index?;
-        let stays = !self.preferred_leaves.load(Ordering::Relaxed);
-        (close && stays && self.peers.is_connected(self.preferred)).then_some(voter)
     }
 }
 
@@ -555,33 +479,4 @@ fn publish(led: &watch::Sender<Leadership>, now: Leadership) {
         *current = now;
         true
     });
-}
-
-/// Moves leadership to the preferred node once it has caught up and stayed reachable.
-async fn prefer_leader(shared: Arc<Shared>) {
-    const LOOK: Duration = Duration::from_millis(500);
-    const STEADY: Duration = Duration::from_secs(2);
-    let mut steady_since: Option<Instant> = None;
-    let mut tick = tokio::time::interval(LOOK);
-    loop {
-        tick.tick().await;
-        let ready = shared.leadership.borrow().ready;
-        let Some(target) = shared.preferred_successor().filter(|_| ready) else {
-            steady_since = None;
-            continue;
-        };
-        let since = *steady_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < STEADY {
-            continue;
-        }
-        steady_since = None;
-        tracing::info!(
-            group = shared.name,
-            to = shared.preferred,
-            "moving leadership to the preferred node"
-        );
-        if shared.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-    }
 }

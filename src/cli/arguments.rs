@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic, tx};
+use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic, transfer, tx};
 use crate::client::Client;
 use crate::units;
 
@@ -33,6 +33,8 @@ enum Command {
     /// List and describe consumer groups.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Move leadership of a broker group to a node.
+    Transfer(transfer::TransferArgs),
     /// Send messages: from a flag or one for each line of standard input.
     Send(send::SendArgs),
     /// Read messages from all queues of a topic.
@@ -125,6 +127,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => status::run(args).await,
         Command::Topic(command) => topic::run(command).await,
         Command::Group(command) => group::run(command).await,
+        Command::Transfer(args) => transfer::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Consume(args) => consume::run(args).await,
         Command::Dlq(command) => dlq::run(command).await,

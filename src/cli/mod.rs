@@ -19,6 +19,7 @@ mod send;
 mod server;
 mod status;
 mod topic;
+mod transfer;
 mod tx;
 
 pub use arguments::main;

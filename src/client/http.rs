@@ -1,4 +1,4 @@
-//! One HTTP GET: enough for a node's own status pages, which are small and come in one piece.
+//! One HTTP request: enough for a node's own status pages, which are small and come in one piece.
 
 use std::time::Duration;
 
@@ -24,7 +24,19 @@ pub struct Answer {
 /// # Errors
 /// [`ClientError`] if there is no answer or not one of HTTP. Any status is a success.
 pub async fn get(address: &str, path: &str) -> Result<Answer, ClientError> {
-    match tokio::time::timeout(TIMEOUT, exchange(address, path)).await {
+    ask(address, ("GET", path), TIMEOUT).await
+}
+
+/// Posts nothing to `path` at `address` (`host:port`); takes as long as `limit`.
+///
+/// # Errors
+/// [`ClientError`] if there is no answer or not one of HTTP. Any status is a success.
+pub async fn post(address: &str, path: &str, limit: Duration) -> Result<Answer, ClientError> {
+    ask(address, ("POST", path), limit).await
+}
+
+async fn ask(address: &str, what: (&str, &str), limit: Duration) -> Result<Answer, ClientError> {
+    match tokio::time::timeout(limit, exchange(address, what)).await {
         Ok(Ok(text)) => parse(&text).ok_or_else(|| ClientError::Unreachable {
             address: address.to_string(),
             reason: "it does not speak HTTP; is this the port of a node's `http`?".to_string(),
@@ -35,14 +47,18 @@ pub async fn get(address: &str, path: &str) -> Result<Answer, ClientError> {
         }),
         Err(_) => Err(ClientError::TimedOut {
             address: address.to_string(),
-            timeout_ms: TIMEOUT.as_millis(),
+            timeout_ms: limit.as_millis(),
         }),
     }
 }
 
-async fn exchange(address: &str, path: &str) -> std::io::Result<String> {
+async fn exchange(address: &str, (method, path): (&str, &str)) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let request = match method {
+        "GET" => format!("{head}\r\n"),
+        _ => format!("{head}Content-Length: 0\r\n\r\n"),
+    };
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream

@@ -12,6 +12,7 @@ mod name_server;
 mod producer;
 mod pull;
 pub mod status;
+pub mod transfer;
 
 pub use admin::GroupProgress;
 pub use error::ClientError;

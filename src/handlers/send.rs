@@ -21,7 +21,7 @@ use tokio::time::timeout_at;
 use self::answer::{REGION, Told, told};
 use self::given::Given;
 use super::topics;
-use crate::appender::{Done, NotAdmitted};
+use crate::appender::{Done, NotAdmitted, too_late};
 use crate::broker::Broker;
 use crate::delays::Wishes;
 use crate::error::Failure;
@@ -34,9 +34,9 @@ use crate::waiting::Waits;
 /// RocketMQ's limit of a message's body, and of a batch's.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How long a send waits for room among the bytes under way, from the moment it was read: as long as RocketMQ
-/// lets one wait in its queue. What was read behind it has waited as long, and is refused at once.
-const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long a send waits for room among the bytes under way, from the moment it was read: a commit or two, so
+/// that a refusal comes within 10 ms. What was read behind it has waited as long, and is refused at once.
+const ROOM_WAIT: Duration = Duration::from_millis(5);
 
 /// Rows, hashes and heads that a message costs in the log beside its parts, about.
 const OVERHEAD_BYTES: usize = 200;
@@ -296,6 +296,7 @@ async fn submit(broker: &Arc<Broker>, group: &Arc<Group>, accepted: Accepted, re
         match group.appender.submit(size, encode, done) {
             Ok(()) => return,
             Err((NotAdmitted::NotLeader, back)) => return back(Err(Failure::NotLeader)),
+            Err((NotAdmitted::TooLate(wait), back)) => return back(Err(too_late(wait))),
             Err((NotAdmitted::Full, back)) => done = back,
         }
         if timeout_at(deadline, group.appender.room()).await.is_err() {

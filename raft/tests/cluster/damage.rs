@@ -7,6 +7,7 @@ use gantry_storage::commitlog::Located;
 use gantry_storage::{LogIndex, PhysicalOffset};
 use tokio::time::timeout;
 
+use crate::rejoin::retire;
 use crate::rig::{Cluster, LIMIT, NODES, Node, PATIENT, QUICK, SEGMENT_BYTES, Setup, eventually};
 
 /// All reads are from the disk.
@@ -273,6 +274,27 @@ async fn a_damaged_record_that_was_never_agreed_on_costs_the_replica_its_name() 
     cluster.send(3, 100).await;
     cluster.start(&[leader]).await;
     assert!(cluster.nodes[&leader].seat.incarnation > 0);
+    cluster.converge().await;
+    cluster.assert_acked_are_there();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_that_the_others_have_retired_costs_the_replica_its_name() {
+    let mut cluster = Cluster::form(cold(QUICK)).await;
+    cluster.send(60, 4_000).await;
+    cluster.converge().await;
+    let leader = cluster.leader().await;
+    let damaged = NODES.into_iter().find(|node| *node != leader).unwrap();
+    let early = record(&cluster.nodes[&damaged], 7);
+    cluster.kill(damaged).await;
+    rot(&cluster.directory(damaged), &early);
+    forget_indexes(&cluster.directory(damaged));
+    for node in cluster.nodes.values() {
+        retire(node, PhysicalOffset::new(SEGMENT_BYTES)).await;
+    }
+    cluster.start(&[damaged]).await;
+    assert!(cluster.nodes[&damaged].seat.incarnation > 0);
+    cluster.send(3, 100).await;
     cluster.converge().await;
     cluster.assert_acked_are_there();
 }

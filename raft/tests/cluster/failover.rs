@@ -31,6 +31,28 @@ async fn an_empty_group_forms_and_its_replicas_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_on_request_and_does_not_go_back() {
+    let cluster = Cluster::form(Setup::new(QUICK)).await;
+    cluster.send(5, 100).await;
+    cluster.converge().await;
+    assert_eq!(cluster.leader().await, 1);
+    for node in cluster.nodes.values() {
+        node.replica.prefer(3);
+        node.replica.move_to_preferred().await;
+    }
+    let mut leadership = cluster.nodes[&2].replica.leadership();
+    let moved = timeout(LIMIT, leadership.wait_for(|now| now.leader == Some(3))).await;
+    drop(moved.expect("node 3 leads"));
+    cluster.send(5, 100).await;
+    // The preferred node is given leadership when it has been well for 2 s.
+    let back = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != 3));
+    let back = timeout(Duration::from_millis(3_500), back).await;
+    assert!(back.is_err(), "leadership went back");
+    cluster.converge().await;
+    cluster.assert_acked_are_there();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_isolated_leader_acknowledges_nothing() {
     let mut setup = Setup::new(QUICK);
     setup.preferred = 2;

@@ -52,6 +52,10 @@ pub(super) struct Figures {
     pub(super) rss_mb: Option<f64>,
     /// CPU of all servers for a message.
     pub(super) cpu_us_per_msg: Option<f64>,
+    /// How long refusals took, from when the request was written.
+    pub(super) refused_p50_ms: Option<f64>,
+    pub(super) refused_p99_ms: Option<f64>,
+    pub(super) refused_max_ms: Option<f64>,
 }
 
 const HEADINGS: [&str; 15] = [
@@ -78,6 +82,10 @@ impl Figures {
         self.p99_ms = quantile(0.99);
         self.p999_ms = quantile(0.999);
         self.max_ms = tally.latencies.max_ms().map(|ms| round(ms, 3));
+        let refused = |at: f64| tally.refusals.quantile_ms(at).map(|ms| round(ms, 3));
+        self.refused_p50_ms = refused(0.5);
+        self.refused_p99_ms = refused(0.99);
+        self.refused_max_ms = tally.refusals.max_ms().map(|ms| round(ms, 3));
         self.failed = tally.failed;
         self.first_failure = tally.first_failure.clone();
         self.retried = tally.retried;

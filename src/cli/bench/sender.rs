@@ -260,6 +260,9 @@ impl Sender {
             return Ok(());
         }
         let reason = answer.reason();
+        if self.counts(flight.from) {
+            self.tally.refusals.record(now - flight.sent, 1);
+        }
         self.failed(index, flight, &reason, now);
         // A broker that refuses may not be the one to ask any more: a fresh route tells.
         if self.retries { Err(reason) } else { Ok(()) }

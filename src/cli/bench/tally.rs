@@ -59,6 +59,8 @@ pub(super) struct Tally {
     /// Why the first one failed.
     pub(super) first_failure: Option<String>,
     pub(super) latencies: Latencies,
+    /// How long refusals took, from when the request was written.
+    pub(super) refusals: Latencies,
 }
 
 impl Tally {
@@ -70,6 +72,7 @@ impl Tally {
             retried: 0,
             first_failure: None,
             latencies: Latencies::new(),
+            refusals: Latencies::new(),
         }
     }
 
@@ -80,6 +83,7 @@ impl Tally {
         self.failed = 0;
         self.retried = 0;
         self.latencies.clear();
+        self.refusals.clear();
     }
 }
 

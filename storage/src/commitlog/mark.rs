@@ -4,10 +4,15 @@
 //! confirmed by a later sync, one below it was durable and is damaged. It is written after the sync of the
 //! data it speaks of, so it may lag behind but never runs ahead; before a truncation it is lowered first.
 
+use std::ops::Range;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::format::LeaderTag;
+use super::hard_state::{HardState, Held};
 use super::view::LogStart;
+use crate::fs::FileSystem;
 use crate::position::{LogIndex, PhysicalOffset};
 
 const VERSION: u32 = 1;
@@ -63,6 +68,16 @@ impl Mark {
     pub(crate) fn end(&self) -> PhysicalOffset {
         self.synced.next_offset
     }
+}
+
+/// From where to where the log is durable by the mark at `path`; `None` if that is lost.
+pub(crate) fn durable_range(fs: &dyn FileSystem, path: &Path) -> Option<Range<PhysicalOffset>> {
+    let (_, held) = HardState::open(fs, path).ok()?;
+    let Held::Value(bytes) = held else {
+        return None;
+    };
+    let mark = Mark::decode(&bytes).ok()?;
+    Some(mark.start.next_offset..mark.end())
 }
 
 #[cfg(test)]

@@ -50,3 +50,4 @@ pub use view::LogStart;
 pub use writer::{Turn, Writer};
 
 pub(crate) use format::segment_base;
+pub(crate) use mark::durable_range;

@@ -104,6 +104,14 @@ impl FaultyFs {
         flipped
     }
 
+    /// The contents of a file as far as no power cut can take them; `None` if there is no such file then,
+    /// or if the disk is not [`live`](Self::live).
+    pub fn durable_contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let disk = self.lock();
+        let base = disk.base.as_ref()?;
+        base.files.get(base.names.get(path)?).cloned()
+    }
+
     /// The names of all files, in order.
     pub fn paths(&self) -> Vec<std::path::PathBuf> {
         self.lock().names.keys().cloned().collect()

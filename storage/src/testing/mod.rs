@@ -10,8 +10,10 @@ mod disk;
 mod faulty_fs;
 mod formats;
 mod live;
+mod promised;
 
 pub use disk::Operation;
 pub use faulty_fs::{Fault, FaultyFs};
 pub use formats::Format;
 pub use live::{Access, AccessKind, Choose, Gate};
+pub use promised::durable_log;

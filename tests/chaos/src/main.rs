@@ -7,6 +7,7 @@ mod failover;
 mod faults;
 mod judge;
 mod load;
+mod logs;
 mod net;
 mod node;
 mod random;

@@ -313,6 +313,8 @@ fn configuration(number: usize, mount: &Path) -> String {
     line(format_args!(
         "]\n[storage]\nsegment_bytes = \"16MiB\"\nretention_bytes = \"320MiB\""
     ));
+    // Rot that nobody reads is met within a round.
+    line(format_args!("scrub_interval = \"20s\""));
     line(format_args!("[broker]\ndrain = \"2s\""));
     text
 }

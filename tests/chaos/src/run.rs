@@ -13,6 +13,7 @@ use crate::failover::{self, Failover, Gaps};
 use crate::faults::{self, Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
 use crate::load::{self, Held, Load, Pace, Round, Stock, Told, Window};
+use crate::logs;
 use crate::net::{self, NODES, name_of};
 use crate::node::{GROUPS, Settings};
 use crate::sandbox;
@@ -22,6 +23,9 @@ use crate::trace::Trace;
 
 /// Liveness after faults: the cluster must be whole within this.
 const WHOLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long damage of a log may last: the scrub reads everything once in 20 s here.
+const MEND_PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a run is to do.
 #[derive(Clone, Debug)]
@@ -207,11 +211,6 @@ impl Run {
         }
         let mut round = Round::new(number, self.plan.seed, Arc::clone(&view), history);
         round.pace = Pace::new(self.plan.rate);
-        round.clocks_move = self
-            .plan
-            .mix
-            .iter()
-            .any(|(class, _)| *class == Class::Clock);
         let round = Arc::new(round);
         let full_before = self.times_full();
         let worked = self.work(&round).await;
@@ -297,7 +296,26 @@ impl Run {
         // The readers' offsets were written after the first look.
         self.nemesis.cluster.await_whole(WHOLE_PATIENCE).await?;
         let held = load::dump(round).await?;
+        self.compare_logs().await?;
         Ok(Work { lasted, held, told })
+    }
+
+    /// Digests of all logs go into the history. What rotted and nobody has met yet comes back by the scrub.
+    async fn compare_logs(&mut self) -> Outcome {
+        let until = Instant::now() + MEND_PATIENCE;
+        loop {
+            self.nemesis.cluster.await_whole(WHOLE_PATIENCE).await?;
+            let compared = tokio::task::block_in_place(|| logs::compare(&self.nemesis.cluster))?;
+            let line = format!("logs compared: {compared:?}");
+            self.nemesis.trace.line(&line)?;
+            if compared.damaged == 0 {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(Failure(format!("damage of the logs stays: {compared:?}")));
+            }
+            sleep(Duration::from_secs(5)).await;
+        }
     }
 
     /// Whether the run's time is over and a class has not been in effect yet: a slow machine gets as much

@@ -26,6 +26,7 @@ pub enum Class {
     Ring,
     Loss,
     SlowLink,
+    Reorder,
     DropSockets,
     PowerCut,
     PowerCutTwo,
@@ -51,7 +52,7 @@ enum Reach {
 /// Name, class, what it does, how often it is drawn in the default list (0: only by name), reach.
 type Row = (&'static str, Class, &'static str, u32, Reach);
 
-const TABLE: [Row; 29] = [
+const TABLE: [Row; 30] = [
     (
         "kill",
         Class::Kill,
@@ -119,6 +120,13 @@ const TABLE: [Row; 29] = [
         "slow-link",
         Class::SlowLink,
         "the victim sends 0.5 to 8 Mbit/s, and waits",
+        1,
+        Reach::Victim,
+    ),
+    (
+        "reorder",
+        Class::Reorder,
+        "3 to 40 % of the packets of the victim come late, behind others",
         1,
         Reach::Victim,
     ),
@@ -231,7 +239,7 @@ const TABLE: [Row; 29] = [
         "rot-consume-queue",
         Class::Rot(Kind::ConsumeQueue),
         "bits of consume queues flip",
-        0,
+        1,
         Reach::Alone,
     ),
     (
@@ -252,7 +260,7 @@ const TABLE: [Row; 29] = [
         "rot-log",
         Class::Rot(Kind::Log),
         "bits of the log flip",
-        0,
+        2,
         Reach::Alone,
     ),
 ];
@@ -460,7 +468,7 @@ fn lasting(random: &mut Random, class: Class) -> u64 {
         Class::Freeze => random.between(8_000, 30_000),
         Class::Restart | Class::DropSockets | Class::Clock | Class::Transfer => 0,
         Class::Isolate | Class::OneWay | Class::Ring => random.between(200, 6_000),
-        Class::Loss | Class::SlowLink | Class::SlowDisk | Class::DiskFull => {
+        Class::Loss | Class::SlowLink | Class::Reorder | Class::SlowDisk | Class::DiskFull => {
             random.between(1_000, 5_000)
         }
         _ => random.between(0, 3_000),

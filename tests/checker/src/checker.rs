@@ -335,6 +335,7 @@ fn fits(request: &Request, answer: &Answer) -> bool {
         Request::Lock(_) => matches!(answer, Answer::Locked(_)),
         Request::Pop { .. } => matches!(answer, Answer::Popped(_)),
         Request::Get { .. } => matches!(answer, Answer::Value(_)),
+        Request::Lookup { .. } => matches!(answer, Answer::Found(_)),
         Request::Dump { .. } => matches!(answer, Answer::Dumped { .. }),
         _ => matches!(answer, Answer::Done),
     }

@@ -155,6 +155,11 @@ pub enum Request {
         /// Name of what is defined.
         register: String,
     },
+    /// Look for a message by a key that no other message has.
+    Lookup {
+        /// The message.
+        id: u64,
+    },
     /// Read a queue from end to end from one replica.
     Dump {
         /// The replica's node.
@@ -260,6 +265,8 @@ pub enum Answer {
     Locked(Vec<Queue>),
     /// To a pop.
     Popped(Vec<Popped>),
+    /// To a lookup: every copy of the message that was found.
+    Found(Vec<Found>),
     /// To a get; nothing if it does not exist.
     Value(Option<String>),
     /// To a dump.
@@ -303,6 +310,16 @@ pub struct Message {
     pub id: u64,
     /// CRC-32 of the body.
     pub crc: u32,
+}
+
+/// A message as it was found by its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// Its queue.
+    pub queue: Queue,
+    /// The message.
+    pub message: Message,
 }
 
 /// A message as it was popped.

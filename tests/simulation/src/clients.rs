@@ -2,13 +2,17 @@
 
 mod admins;
 mod consumers;
+mod cursors;
 mod lockers;
 mod producers;
 mod registers;
+mod seekers;
 
 mod link;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use gantry_checker::Queue;
@@ -75,6 +79,13 @@ impl Clients {
         }
         running.spawn_on(consumers::watch(client("watcher")), &handle);
         running.spawn_on(consumers::rewind(client("rewinder")), &handle);
+        let handed = Arc::new(AtomicU64::new(0));
+        for number in 0..2 {
+            let work = cursors::hand_over(client(&format!("member{number}")), handed.clone());
+            running.spawn_on(work, &handle);
+        }
+        running.spawn_on(cursors::pull_and_commit(client("stock")), &handle);
+        running.spawn_on(seekers::run(client("seeker")), &handle);
         for number in 0..2 {
             running.spawn_on(
                 registers::run(client(&format!("register{number}"))),

@@ -57,6 +57,14 @@ pub enum Trouble {
     Wipe,
     /// Leadership is handed over.
     HandOver,
+    /// All processes die while their disks stall, come back, and lose their power before they do anything.
+    Relapse,
+    /// A disk is lost while one of the other replicas is behind, and the third one is away.
+    LastCopy,
+    /// Bits of the log flip, below what is durable, on one machine.
+    RotLog,
+    /// Bits flip in files that are made from the log.
+    RotDerived,
 }
 
 impl Trouble {
@@ -76,6 +84,14 @@ impl Trouble {
         Trouble::Rot,
         Trouble::Wipe,
         Trouble::HandOver,
+    ];
+
+    /// What few seeds have beside the others.
+    pub const RARE: [Trouble; 4] = [
+        Trouble::Relapse,
+        Trouble::LastCopy,
+        Trouble::RotLog,
+        Trouble::RotDerived,
     ];
 }
 
@@ -105,10 +121,17 @@ impl Shape {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed, "shape");
         let likely = *rng.pick(&[250, 500, 800]);
-        let troubles = Trouble::ALL
+        let mut troubles: BTreeSet<Trouble> = Trouble::ALL
             .into_iter()
             .filter(|_| rng.per_mille(likely))
             .collect();
+        let mut rare = Rng::new(seed, "rare troubles");
+        troubles.extend(Trouble::RARE.into_iter().filter(|_| rare.per_mille(250)));
+        if troubles.contains(&Trouble::RotLog) {
+            // One copy of a record that is lost is within the promise, two are not.
+            troubles.remove(&Trouble::Wipe);
+            troubles.remove(&Trouble::LastCopy);
+        }
         Shape {
             segment_bytes: *rng.pick(&[128 << 10, 256 << 10, 1 << 20]),
             tail_bytes: *rng.pick(&[0, 16 << 10, 128 << 10]),
@@ -139,6 +162,8 @@ pub struct Surroundings {
     pub shape: Arc<Shape>,
     /// Who leads, as seen from above.
     pub leads: Arc<[AtomicBool; NODES.len()]>,
+    /// Messages that were acked not long ago: what they are known by, and their topic.
+    pub acked: Arc<Mutex<Vec<(u64, String)>>>,
     chance: Arc<Mutex<Rng>>,
 }
 
@@ -155,6 +180,7 @@ impl Surroundings {
             trace,
             shape: Arc::new(shape),
             leads: Arc::default(),
+            acked: Arc::default(),
             chance: Arc::new(Mutex::new(Rng::new(seed, "chance"))),
         }
     }

@@ -1,7 +1,9 @@
 //! The disk of a machine: how long it takes, and what goes wrong with it.
 
+mod rot;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -82,42 +84,6 @@ impl Disk {
     /// Makes something go wrong, or right again.
     pub fn set_plight(&self, plight: Plight) {
         self.lock().plight = plight;
-    }
-
-    /// Flips a bit of a file for which there is a second source: the index of a segment, and, if `slots` may
-    /// be hit, the vote or the mark in one of their two. Says whether there was one.
-    pub fn rot(&self, slots: bool) -> bool {
-        let mut state = self.lock();
-        let is_covered = |path: &PathBuf| {
-            let is_index = path.extension().is_some_and(|end| end == "idx");
-            is_index || (slots && is_slotted(path))
-        };
-        let paths: Vec<PathBuf> = self.fs.paths().into_iter().filter(is_covered).collect();
-        if paths.is_empty() {
-            return false;
-        }
-        let path = state.rng.pick(&paths).clone();
-        let bytes = self
-            .fs
-            .contents(&path)
-            .map_or(0, |bytes| bytes.len() as u64);
-        // Only in one of two slots.
-        let limit = if is_slotted(&path) { 60 } else { bytes };
-        if limit == 0 {
-            return false;
-        }
-        let (at, bit) = (state.rng.below(limit), state.rng.below(8) as u8);
-        let at = if is_slotted(&path) && state.rng.per_mille(500) {
-            at + 4096
-        } else {
-            at
-        };
-        let flipped = self.fs.flip(&path, at, bit);
-        let shown = path.display();
-        state
-            .trace
-            .line(&self.name, format_args!("rot {shown} byte {at} bit {bit}"));
-        flipped
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

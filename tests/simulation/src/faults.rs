@@ -4,6 +4,8 @@
 //! only one disk is lost until the one who lost it is a full member again, and a bit flips only where there
 //! is a second source.
 
+mod strikes;
+
 use gantry_checker::Note;
 use gantry_checker::event::FaultClass;
 use gantry_raft::NodeNumber;
@@ -14,6 +16,7 @@ use crate::disk::Plight;
 use crate::machine::{Condition, Machine, name_of};
 use crate::rng::Rng;
 use crate::world::are_members;
+use strikes::Strike;
 
 const MS: u64 = 1_000_000;
 
@@ -46,6 +49,10 @@ pub struct Faults {
     rng: Rng,
     troubles: Vec<Trouble>,
     active: Vec<Active>,
+    /// What follows a fault, and when.
+    strikes: Vec<(u64, Strike)>,
+    /// The machine whose log rots.
+    rotting: Option<NodeNumber>,
     next_at: u64,
     /// Nothing new after this.
     until: u64,
@@ -62,6 +69,8 @@ impl Faults {
             rng,
             troubles: around.shape.troubles.iter().copied().collect(),
             active: Vec::new(),
+            strikes: Vec::new(),
+            rotting: None,
             until,
             count: 0,
         }
@@ -83,6 +92,7 @@ impl Faults {
         for at in over.into_iter().rev() {
             self.end(at, machines);
         }
+        self.strike_again(now, machines);
         if now >= self.next_at && now < self.until && !self.troubles.is_empty() {
             let mean = self.around.shape.fault_every_ms;
             self.next_at = now + self.rng.between(mean / 4, 2 * mean) * MS;
@@ -94,6 +104,7 @@ impl Faults {
     /// Ends everything: from here on all must become well. What only time can mend goes on until it has.
     pub fn heal(&mut self, now: u64, machines: &mut [Machine]) {
         self.until = 0;
+        self.strikes.clear();
         for at in (0..self.active.len()).rev() {
             if matches!(self.active[at].ends, Ends::At(_)) {
                 self.end(at, machines);
@@ -158,9 +169,13 @@ impl Faults {
             Trouble::DiskFailure | Trouble::DiskFull | Trouble::DiskStall => {
                 self.afflict(trouble, now, &machines[usize::from(node) - 1]);
             }
-            Trouble::Rot => self.rot(now, &machines[usize::from(node) - 1]),
+            Trouble::Rot | Trouble::RotLog | Trouble::RotDerived => {
+                self.rot(trouble, now, (node, &*machines));
+            }
             Trouble::Wipe => self.wipe(now, node, machines),
             Trouble::HandOver => hand_over(machines),
+            Trouble::Relapse => self.relapse(now, machines),
+            Trouble::LastCopy => self.leave_one_copy(now, machines),
         }
     }
 
@@ -259,25 +274,48 @@ impl Faults {
         machine.disk.set_plight(plight);
     }
 
-    fn rot(&mut self, now: u64, machine: &Machine) {
-        // A second slot is one source: not where the other may be torn or lost.
-        let tears = [Trouble::PowerCut, Trouble::DiskFailure];
-        let slots = !tears.iter().any(|other| self.troubles.contains(other));
-        if machine.disk.rot(slots) {
-            self.note(FaultClass::Rot, &[machine.node], Ends::At(now));
+    fn rot(&mut self, trouble: Trouble, now: u64, (node, machines): (NodeNumber, &[Machine])) {
+        // Of a log's copies only one rots, whoever the victim would be.
+        let node = match trouble {
+            Trouble::RotLog => *self.rotting.get_or_insert(node),
+            _ => node,
+        };
+        let machine = &machines[usize::from(node) - 1];
+        let flipped = match trouble {
+            Trouble::RotLog => machine.disk.rot_log(),
+            Trouble::RotDerived => machine.disk.rot_derived(),
+            _ => {
+                // A second slot is one source: not where the other may be torn or lost, or where what a lost
+                // mark vouched for may be damaged.
+                let others = [
+                    Trouble::PowerCut,
+                    Trouble::DiskFailure,
+                    Trouble::Relapse,
+                    Trouble::LastCopy,
+                    Trouble::RotLog,
+                ];
+                let slots = !others.iter().any(|one| self.troubles.contains(one));
+                machine.disk.rot(slots)
+            }
+        };
+        if flipped {
+            self.note(FaultClass::Rot, &[node], Ends::At(now));
         }
     }
 
     fn wipe(&mut self, now: u64, node: NodeNumber, machines: &mut [Machine]) {
-        if !self.is_quiet() || !are_members(machines) {
-            return;
+        if self.is_quiet() && are_members(machines) {
+            self.lose_disk(now, &mut machines[usize::from(node) - 1]);
         }
-        let machine = &mut machines[usize::from(node) - 1];
+    }
+
+    fn lose_disk(&mut self, now: u64, machine: &mut Machine) {
         machine.cut_power(now + self.rng.between(200, 2_000) * MS);
         machine.disk.fs().wipe();
-        self.note(FaultClass::Membership, &[node], Ends::Rejoined);
+        self.note(FaultClass::Membership, &[machine.node], Ends::Rejoined);
         // Another disk must not be lost before this one is back, and it will not be: one is enough.
-        self.troubles.retain(|trouble| *trouble != Trouble::Wipe);
+        self.troubles
+            .retain(|trouble| ![Trouble::Wipe, Trouble::LastCopy].contains(trouble));
     }
 
     /// A fault has taken effect.

@@ -15,14 +15,24 @@ use crate::world::World;
 /// Records that a digest is over.
 const DIGEST_RECORDS: u64 = 64;
 
+/// What is wrong with the replicas.
+pub enum Wrong {
+    /// They differ.
+    Differ(String),
+    /// A part of one cannot be read. It was looked at, so it will come back if it was only damaged.
+    Damaged(String),
+}
+
 /// Compares all replicas, which have converged; what clients can see of them goes into the history, too.
 ///
 /// # Errors
 /// They differ, or cannot be read.
-pub fn replicas_are_equal(world: &World) -> Result<(), String> {
+pub fn replicas_are_equal(world: &World) -> Result<(), Wrong> {
     let mut states = Vec::new();
     for machine in &world.machines {
-        let group = machine.group().ok_or("a node does not run")?;
+        let group = machine
+            .group()
+            .ok_or_else(|| Wrong::Differ("a node does not run".to_string()))?;
         let name = name_of(machine.node);
         states.push((group.store.applied(), group.store.digest()));
         digest_log(world, group, &name)?;
@@ -33,13 +43,14 @@ pub fn replicas_are_equal(world: &World) -> Result<(), String> {
         }
     }
     if states.iter().any(|state| *state != states[0]) {
-        return Err(format!("the states of nodes {NODES:?} differ: {states:?}"));
+        let text = format!("the states of nodes {NODES:?} differ: {states:?}");
+        return Err(Wrong::Differ(text));
     }
     Ok(())
 }
 
 /// Digests of the log's records, for each run of them that begins at a round index.
-fn digest_log(world: &World, group: &Group, name: &str) -> Result<(), String> {
+fn digest_log(world: &World, group: &Group, name: &str) -> Result<(), Wrong> {
     let bounds = group.log.bounds();
     let first = match (bounds.purged, group.log.segments().first()) {
         (Some((purged, _)), _) => purged.get() + 1,
@@ -64,13 +75,15 @@ fn digest_log(world: &World, group: &Group, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn digest(group: &Group, from: u64, end: u64) -> Result<u32, String> {
+fn digest(group: &Group, from: u64, end: u64) -> Result<u32, Wrong> {
     let mut hasher = crc32fast::Hasher::new();
     let mut next = from;
     while next < end {
         let (at, limit) = (LogIndex::new(next), LogIndex::new(end));
         let records = group.log.read(at, limit, usize::MAX);
-        let records = records.map_err(|error| format!("the log cannot be read: {error}"))?;
+        let records = records.map_err(|error| {
+            Wrong::Damaged(format!("the log cannot be read at {next}: {error}"))
+        })?;
         for located in &records {
             let record = &located.record;
             let head = format!(
@@ -81,7 +94,8 @@ fn digest(group: &Group, from: u64, end: u64) -> Result<u32, String> {
             hasher.update(&record.payload);
         }
         if records.is_empty() {
-            return Err(format!("record {next} of the log is missing"));
+            let text = format!("record {next} of the log is missing");
+            return Err(Wrong::Differ(text));
         }
         next += records.len() as u64;
     }
@@ -94,7 +108,7 @@ fn dump(
     group: &Group,
     name: &str,
     (topic, number): (&str, u16),
-) -> Result<(), String> {
+) -> Result<(), Wrong> {
     let Some(known) = group.store.tables().topic(topic) else {
         return Ok(());
     };
@@ -126,16 +140,20 @@ fn dump(
             store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
             may_wait: true,
         });
-        let read = read.map_err(|error| format!("{queue} of {name} cannot be read: {error}"))?;
+        let read = read.map_err(|error| {
+            // Nobody is told anything by this look.
+            world.around.history.fail("verifier", call, -1);
+            Wrong::Damaged(format!("{queue} of {name} cannot be read: {error}"))
+        })?;
         if read.status != ReadStatus::Found {
             let status = read.status;
-            return Err(format!(
-                "{queue} of {name} at {offset}: {status:?} below {}",
-                bounds.next
-            ));
+            let end = bounds.next;
+            let text = format!("{queue} of {name} at {offset}: {status:?} below {end}");
+            return Err(Wrong::Differ(text));
         }
         let found = Message::decode_all(read.body.clone());
-        let found = found.map_err(|error| format!("{queue} of {name} at {offset}: {error}"))?;
+        let found = found
+            .map_err(|error| Wrong::Differ(format!("{queue} of {name} at {offset}: {error}")))?;
         messages.extend(found.iter().map(seen));
         offset = read.next_offset;
     }

@@ -10,12 +10,17 @@ use crate::net::name_of;
 use crate::random::Random;
 use crate::shell::Outcome;
 use gantry_checker::Note;
+use gantry_checker::event::FaultClass;
 
 const JUMPS_S: [i64; 8] = [-3600, -60, -5, -1, 1, 5, 60, 3600];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Restarts the node with a clock of its own and lets that jump a few times, half a second apart.
-pub async fn inject(nemesis: &mut Nemesis, node: usize, dice: u64) -> Outcome<Effect> {
+pub async fn inject(
+    nemesis: &mut Nemesis,
+    node: usize,
+    (dice, name): (u64, &str),
+) -> Outcome<Effect> {
     let mut random = Random::new(dice);
     nemesis.cluster.nodes[node].kill().await?;
     nemesis.cluster.view.note(Note::Started {
@@ -26,6 +31,14 @@ pub async fn inject(nemesis: &mut Nemesis, node: usize, dice: u64) -> Outcome<Ef
         .await_answer(ANSWER_PATIENCE)
         .await?;
     nemesis.cluster.await_whole(PATIENCE).await?;
+    // A lock ends when the leader's clock is set forward: nothing is concluded from those that were given
+    // before.
+    let name = format!("{name}-jumps");
+    nemesis.cluster.view.note(Note::Fault {
+        name: name.clone(),
+        class: FaultClass::Clock,
+        nodes: vec![name_of(node)],
+    })?;
     let mut jumps = Vec::new();
     for _ in 0..random.between(1, 4) {
         let offset = *random.pick(&JUMPS_S);
@@ -33,6 +46,7 @@ pub async fn inject(nemesis: &mut Nemesis, node: usize, dice: u64) -> Outcome<Ef
         jumps.push(format!("{offset:+} s"));
         sleep(Duration::from_millis(500)).await;
     }
+    nemesis.cluster.view.note(Note::Heal { name })?;
     let detail = format!(
         "the clock of {} was off by {}",
         name_of(node),

@@ -9,6 +9,7 @@ mod power;
 mod restart;
 mod rot;
 mod torn;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -189,6 +190,7 @@ impl Nemesis {
             Class::Ring => network::ring(victim, name, dice).await,
             Class::Loss => network::lose(victim, name, dice).await,
             Class::SlowLink => network::slow(victim, dice).await,
+            Class::Reorder => network::reorder(victim, name, dice).await,
             Class::DropSockets => network::drop_sockets(self, victim).await,
             Class::PowerCut => power::inject(self, &[victim], dice).await,
             Class::PowerCutTwo => power::inject(self, &two_from(victim), dice).await,
@@ -198,9 +200,9 @@ impl Nemesis {
             Class::SlowDisk => disk::slow(self, victim, dice).await,
             Class::DiskError => disk::fail(self, victim, dice).await,
             Class::Wipe => disk::wipe(self, victim).await,
-            Class::Clock => clock::inject(self, victim, dice).await,
+            Class::Clock => clock::inject(self, victim, (dice, name)).await,
             Class::Rot(kind) => rot::inject(self, victim, (kind, dice)).await,
-            Class::Transfer => Ok(Effect::Moot("there is no command for it".to_string())),
+            Class::Transfer => transfer::inject(self, victim, dice).await,
         }
     }
 
@@ -216,6 +218,10 @@ impl Nemesis {
                 network::unfilter(name).await
             }
             Class::SlowLink => network::unslow(victim).await,
+            Class::Reorder => {
+                network::unfilter(name).await?;
+                network::unslow(victim).await
+            }
             Class::PowerCut | Class::PowerCutTorn if is_in_effect => {
                 power::heal(self, &[victim]).await
             }
@@ -265,8 +271,10 @@ pub async fn clean_up() -> Outcome {
 pub fn probe(class: Class) -> Result<(), String> {
     match class {
         Class::Kill | Class::KillAll | Class::Freeze | Class::Restart => Ok(()),
+        Class::Transfer => Ok(()),
         Class::Isolate | Class::OneWay | Class::Ring | Class::Loss => network::probe_filter(),
         Class::SlowLink | Class::DropSockets => network::probe_iproute(),
+        Class::Reorder => network::probe_filter().and_then(|()| network::probe_iproute()),
         Class::PowerCut | Class::PowerCutTwo | Class::PowerCutAll => needs("xfs_io", "xfsprogs"),
         Class::PowerCutTorn => {
             needs("xfs_io", "xfsprogs")?;
@@ -277,9 +285,6 @@ pub fn probe(class: Class) -> Result<(), String> {
         Class::DiskFull | Class::Wipe => needs("mkfs.ext4", "e2fsprogs"),
         Class::Clock => Node::probe_clock(),
         Class::Rot(_) => Ok(()),
-        Class::Transfer => Err(
-            "gantry has no command that moves leadership; `restart` has it handed over".to_string(),
-        ),
     }
 }
 
@@ -289,7 +294,7 @@ fn history_class(class: Class) -> FaultClass {
         Class::Freeze => FaultClass::Pause,
         Class::Isolate => FaultClass::Isolate,
         Class::OneWay | Class::Ring | Class::Loss => FaultClass::Network,
-        Class::SlowLink | Class::DropSockets => FaultClass::Network,
+        Class::SlowLink | Class::Reorder | Class::DropSockets => FaultClass::Network,
         Class::PowerCut | Class::PowerCutTwo => FaultClass::PowerCut,
         Class::PowerCutAll | Class::PowerCutTorn => FaultClass::PowerCut,
         Class::DiskFull | Class::SlowDisk => FaultClass::DiskPressure,

@@ -104,10 +104,35 @@ pub async fn slow(node: usize, dice: u64) -> Outcome<Effect> {
     )
 }
 
-/// Takes the narrow pipe away.
+/// Some of the packets that the node sends take another way, which is slow: they come late, by more or
+/// less, and others overtake them.
+pub async fn reorder(node: usize, name: &str, dice: u64) -> Outcome<Effect> {
+    let mut random = Random::new(dice);
+    let (percent, mbit) = (random.between(3, 40), random.between(2, 40));
+    let ways = [
+        "qdisc replace dev eth0 root handle 1: htb default 1".to_string(),
+        "class add dev eth0 parent 1: classid 1:1 htb rate 10gbit".to_string(),
+        format!("class add dev eth0 parent 1: classid 1:2 htb rate {mbit}mbit"),
+    ];
+    for way in &ways {
+        let command: Vec<&str> = ["tc"].into_iter().chain(way.split(' ')).collect();
+        net::inside(node, &command).await?;
+    }
+    let chain = "{ type filter hook output priority 0; policy accept; }";
+    let rule = format!("numgen random mod 100 < {percent} meta priority set 1:2");
+    let script = format!(
+        "add table inet {name}; add chain inet {name} out {chain}; add rule inet {name} out {rule}"
+    );
+    net::inside(node, &["nft", &script]).await?;
+    let who = name_of(node);
+    let detail = format!("{percent} % of the packets of {who} queue for {mbit} Mbit/s");
+    done(node, detail)
+}
+
+/// Takes the narrow pipe, or the slow way, away.
 pub async fn unslow(node: usize) -> Outcome {
     let shown = net::inside(node, &["tc", "qdisc", "show", "dev", "eth0"]).await?;
-    if shown.contains("tbf") {
+    if shown.contains("tbf") || shown.contains("htb") {
         net::inside(node, &["tc", "qdisc", "del", "dev", "eth0", "root"]).await?;
     }
     Ok(())

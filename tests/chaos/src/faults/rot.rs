@@ -1,8 +1,7 @@
 //! Bits that flip in files, one kind of file at a time, while the node is down or while it runs.
 //!
 //! The node must come up and show nothing wrong, or refuse to come up and say why. A refusal is accepted
-//! where the file cannot be had again from anywhere (`identity`), or is the log itself; the node then loses
-//! its disk.
+//! where the file cannot be had again from anywhere (`identity`); the node then loses its disk.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -68,7 +67,7 @@ impl Kind {
 
     /// Whether the node may refuse to come up.
     fn may_refuse(self) -> bool {
-        matches!(self, Kind::Identity | Kind::Log)
+        matches!(self, Kind::Identity)
     }
 }
 

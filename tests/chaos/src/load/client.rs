@@ -247,7 +247,7 @@ pub fn body_of(id: u64, random: &mut Random) -> Bytes {
 }
 
 /// The id in a body. One that cannot be read is given as a number that nobody sends.
-fn id_of(body: &[u8]) -> Outcome<u64> {
+pub fn id_of(body: &[u8]) -> Outcome<u64> {
     let digits = body
         .get(..ID_DIGITS)
         .and_then(|digits| std::str::from_utf8(digits).ok());

@@ -9,6 +9,7 @@ mod locker;
 mod observer;
 mod pace;
 mod producer;
+mod seeker;
 mod stock;
 mod tally;
 
@@ -36,6 +37,7 @@ const BATCH_PRODUCERS: usize = 6;
 const CONSUMERS: usize = 6;
 const LOCKERS: usize = 3;
 const OBSERVERS: usize = 2;
+const SEEKERS: usize = 2;
 
 /// What all clients of a round share.
 pub struct Round {
@@ -53,8 +55,8 @@ pub struct Round {
     pub pace: Pace,
     /// What is counted.
     pub tally: Arc<Tally>,
-    /// Whether clocks are moved, so that locks may end early.
-    pub clocks_move: bool,
+    /// Messages that were acked not long ago, to be looked for.
+    pub acked: seeker::Acked,
     next_id: AtomicU64,
     sending: AtomicBool,
     reading: AtomicBool,
@@ -77,7 +79,7 @@ impl Round {
             topics: (0..TOPICS).map(topic).collect(),
             pace: Pace::new(0),
             tally: Arc::new(Tally::new()),
-            clocks_move: false,
+            acked: seeker::Acked::default(),
             next_id: AtomicU64::new(number << 32),
             sending: AtomicBool::new(true),
             reading: AtomicBool::new(true),
@@ -146,10 +148,11 @@ impl Load {
         senders.spawn(admin::churn(asker("t", 0)));
         senders.spawn(admin::define(asker("r", 0)));
         senders.spawn(admin::look_up(asker("r", 1)));
-        if !round.clocks_move {
-            for number in 0..LOCKERS {
-                senders.spawn(locker::run(asker("l", number)));
-            }
+        for number in 0..LOCKERS {
+            senders.spawn(locker::run(asker("l", number)));
+        }
+        for number in 0..SEEKERS {
+            senders.spawn(seeker::run(asker("k", number)));
         }
         for number in 0..CONSUMERS {
             let all = round.queues();

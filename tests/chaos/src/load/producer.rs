@@ -10,11 +10,13 @@ use gantry_checker::{Answer, Queue, Request};
 use gantry_protocol::batch::{self, BatchMessage};
 use gantry_protocol::headers::{SendRequest, SendResponse};
 use gantry_protocol::message_id::OffsetMessageId;
+use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::{RemotingCommand, RequestCode};
 use tokio::time::sleep;
 
 use super::QUEUES;
 use super::client::{Asker, Heard, body_of, command, is_success};
+use super::seeker::key_of;
 use crate::net::name_of;
 use crate::node::GROUPS;
 use crate::shell::{Outcome, while_doing};
@@ -149,7 +151,19 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
         .round
         .tally
         .acked(parcel.group, calls.len() as u64, begun);
+    // The messages of other topics go with them.
+    if asker.round.topics.contains(&parcel.topic) {
+        let place = (parcel.topic.as_str(), parcel.group);
+        let (id, dice) = (parcel.ids.start, asker.random.next());
+        asker.round.acked.remember(id, place, dice);
+    }
     Ok(true)
+}
+
+fn properties_of(id: u64) -> String {
+    let mut text = Builder::new();
+    text.push(names::KEYS, &key_of(id));
+    text.finish()
 }
 
 fn request(parcel: &Parcel) -> RemotingCommand {
@@ -159,13 +173,17 @@ fn request(parcel: &Parcel) -> RemotingCommand {
     } else {
         RequestCode::SEND_MESSAGE_V2
     };
+    let properties = match parcel.kind {
+        Kind::Single => properties_of(parcel.ids.start),
+        Kind::Batch => String::new(),
+    };
     let header = SendRequest {
         producer_group: "chaos-producers",
         topic: &parcel.topic,
         default_topic: "TBW102",
         default_topic_queue_nums: i32::from(QUEUES),
         queue_id: i32::from(parcel.queue),
-        properties: Some(""),
+        properties: Some(&properties),
         reconsume_times: Some(0),
         unit_mode: Some(false),
         batch: Some(is_batch),
@@ -176,12 +194,12 @@ fn request(parcel: &Parcel) -> RemotingCommand {
         Kind::Single => parcel.bodies[0].clone(),
         Kind::Batch => {
             let mut body = BytesMut::new();
-            for message in &parcel.bodies {
+            for (id, message) in parcel.ids.clone().zip(&parcel.bodies) {
                 batch::encode(
                     &BatchMessage {
                         flag: 0,
                         body: message,
-                        properties: "",
+                        properties: &properties_of(id),
                     },
                     &mut body,
                 );

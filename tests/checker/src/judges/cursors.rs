@@ -1,5 +1,6 @@
 //! Committed consumer offsets never go back unless somebody asks for it (I8): by a reset, or by a commit that
-//! is lower than one that was acked or that it overlaps.
+//! is lower than one that was acked or that it overlaps. Whoever asks is heard once: a commit whose offset
+//! was seen has taken effect, and cannot undo what was committed after that.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,6 +20,10 @@ struct Progress {
     floor: Floor,
     /// Highest offset that anybody asked to commit.
     asked: u64,
+    /// Highest offset that was acked.
+    acked: u64,
+    /// Operations of unknown outcome whose offset was seen, and the event that showed it.
+    seen: HashMap<u64, u64>,
     /// Commits under way, or of unknown outcome and so perhaps still to come, that would not set it back: the
     /// operation, and its offset.
     commits: BTreeMap<u64, u64>,
@@ -89,6 +94,7 @@ impl Progress {
     fn ended(&mut self, number: u64, call: &Call, outcome: &Outcome<'_>, report: &mut Report) {
         if !matches!(outcome, Outcome::Info) {
             self.commits.remove(&call.number);
+            self.seen.remove(&call.number);
         }
         let is_reset = self.resets.contains_key(&call.number);
         match (&call.request, outcome) {
@@ -99,6 +105,8 @@ impl Progress {
                 self.queries.remove(&call.number);
             }
             (Request::Commit { offset, .. } | Request::Reset { offset, .. }, Outcome::Ok(_)) => {
+                self.acked = self.acked.max(*offset);
+                self.settle_what_was_seen_before(call.number);
                 if is_reset {
                     self.resets.remove(&call.number);
                     self.reset = number;
@@ -112,6 +120,24 @@ impl Progress {
             }
             _ => {}
         }
+    }
+
+    /// An operation that began at `number` succeeded: what had taken effect before it never will again.
+    fn settle_what_was_seen_before(&mut self, number: u64) {
+        let Progress {
+            seen,
+            commits,
+            resets,
+            ..
+        } = self;
+        seen.retain(|call, at| {
+            let is_settled = *at < number;
+            if is_settled {
+                commits.remove(call);
+                resets.remove(call);
+            }
+            !is_settled
+        });
     }
 
     fn committed(&mut self, number: u64, call: &Call, offset: u64) {
@@ -169,6 +195,19 @@ impl Progress {
         if shown > self.asked {
             let text = format!("{group} is at {shown} of {queue}, which nobody committed");
             report.broken(Invariant::I8, &[number], text);
+        }
+        self.note_effect(number, shown);
+    }
+
+    /// An offset above all that were acked comes from the only one that asked for it.
+    fn note_effect(&mut self, number: u64, shown: u64) {
+        if shown <= self.acked {
+            return;
+        }
+        let pending = self.commits.iter().chain(&self.resets);
+        let mut from = pending.filter(|(_, offset)| **offset == shown);
+        if let (Some((call, _)), None) = (from.next(), from.next()) {
+            self.seen.entry(*call).or_insert(number);
         }
     }
 

@@ -2,12 +2,16 @@
 //!
 //! An unlock whose outcome is unknown may still take effect, however late: it may free any lock that its
 //! client is given after it, so that nothing can be concluded from those.
+//!
+//! Locks end by the clock of the node that leads: one that is set forward ends those that are held. So
+//! nothing is concluded from a lock that was given before or while a clock was set; what is given after
+//! that counts again.
 
 use std::collections::{HashMap, HashSet};
 
 use super::Judge;
 use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
-use crate::event::{Answer, Cursor, Locks, Queue, Request};
+use crate::event::{Answer, Cursor, FaultClass, Locks, Note, Queue, Request};
 
 /// The last grant to a client.
 struct Grant {
@@ -22,6 +26,10 @@ pub(super) struct Leases {
     grants: HashMap<Cursor, HashMap<String, Grant>>,
     /// Owners of whom an unlock may still take effect, whatever they are granted meanwhile.
     doubtful: HashSet<(Cursor, String)>,
+    /// Clocks that are being set, by the fault's name.
+    moving: HashSet<String>,
+    /// The last event that was about a clock.
+    moved: u64,
 }
 
 impl Leases {
@@ -31,6 +39,22 @@ impl Leases {
             skew_ns: bounds.skew_ns,
             grants: HashMap::new(),
             doubtful: HashSet::new(),
+            moving: HashSet::new(),
+            moved: 0,
+        }
+    }
+
+    fn noted(&mut self, number: u64, note: &Note) {
+        let is_about_clocks = match note {
+            Note::Fault { name, class, .. } => {
+                *class == FaultClass::Clock && self.moving.insert(name.clone())
+            }
+            Note::Heal { name } => self.moving.remove(name),
+            _ => false,
+        };
+        if is_about_clocks {
+            self.moved = number;
+            self.grants.clear();
         }
     }
 
@@ -41,6 +65,9 @@ impl Leases {
         (locks, queue): (&Locks, &Queue),
         report: &mut Report,
     ) {
+        if !self.moving.is_empty() || call.number < self.moved {
+            return;
+        }
         report.judged(Invariant::Lock);
         let cursor = Cursor {
             group: locks.group.clone(),
@@ -113,6 +140,7 @@ impl Judge for Leases {
                     self.granted(moment, call, (locks, queue), report);
                 }
             }
+            Step::Noted(note) => self.noted(moment.number, note),
             _ => {}
         }
     }

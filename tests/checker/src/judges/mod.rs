@@ -3,6 +3,7 @@
 //! | Judge | Invariants |
 //! |---|---|
 //! | `places` | I1, I2, I3, I12 (what was read is in the end), I16 (places in the log, digests) |
+//! | `lookups` | I1 (what was acked is found by its key) |
 //! | `messages` | I4, I5, I13 |
 //! | `order` | I6 |
 //! | `ends` | I7, I12 (a pull is not sent back behind an ack) |
@@ -27,6 +28,7 @@ mod cursors;
 mod ends;
 mod liveness;
 mod locks;
+mod lookups;
 mod messages;
 mod nodes;
 mod order;
@@ -52,6 +54,7 @@ pub(crate) trait Judge {
 pub(crate) fn all(bounds: &Bounds) -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(places::Places::new(bounds)),
+        Box::new(lookups::Lookups::new(bounds)),
         Box::new(messages::Messages::default()),
         Box::new(order::Orders::default()),
         Box::new(ends::Ends::default()),
@@ -75,6 +78,9 @@ fn each_read(call: &Call, answer: &Answer, mut show: impl FnMut(&Queue, &Message
         }
         (Request::Pop { .. }, Answer::Popped(popped)) => {
             popped.iter().for_each(|one| show(&one.queue, &one.message));
+        }
+        (Request::Lookup { .. }, Answer::Found(found)) => {
+            found.iter().for_each(|one| show(&one.queue, &one.message));
         }
         _ => {}
     }

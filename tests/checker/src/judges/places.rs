@@ -93,14 +93,16 @@ impl Places {
                 }
                 self.read(queue, messages, number, report);
             }
+            (Request::Lookup { .. }, Answer::Found(found)) => {
+                for one in found {
+                    let message = std::slice::from_ref(&one.message);
+                    self.read(&one.queue, message, number, report);
+                }
+            }
             (Request::Pop { .. }, Answer::Popped(popped)) => {
                 for one in popped {
-                    self.read(
-                        &one.queue,
-                        std::slice::from_ref(&one.message),
-                        number,
-                        report,
-                    );
+                    let message = std::slice::from_ref(&one.message);
+                    self.read(&one.queue, message, number, report);
                 }
             }
             (

@@ -8,7 +8,7 @@ use crate::script::{
 };
 
 /// Tells the story both ways.
-fn told(invariant: Invariant, story: impl Fn(&mut Script, bool)) {
+pub fn told(invariant: Invariant, story: impl Fn(&mut Script, bool)) {
     let bounds = Bounds {
         lease_ns: 100 * MS,
         skew_ns: MS,

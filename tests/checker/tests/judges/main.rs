@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad;
+mod doubts;
 mod files;
+mod lookups;
 mod mutations;
 mod script;
 mod simulated;

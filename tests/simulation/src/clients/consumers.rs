@@ -20,7 +20,7 @@ use crate::machine::name_of;
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Where a pull ended.
-struct Pulled {
+pub(super) struct Pulled {
     next: u64,
     max: u64,
     count: usize,
@@ -41,19 +41,35 @@ pub(crate) fn seen(message: &gantry_protocol::message::Message) -> Message {
 
 impl Client {
     async fn pull(&mut self, node: NodeNumber, from_queue: &Queue, from: u64) -> Option<Pulled> {
-        let suspend = self.rng.pick(&[0, 200, 1_500]);
-        let flags = match suspend {
-            0 => pull_flags::SUBSCRIPTION,
-            _ => pull_flags::SUBSCRIPTION | pull_flags::SUSPEND,
-        };
+        let suspend = *self.rng.pick(&[0, 200, 1_500]);
+        self.pull_as(node, (from_queue, from), suspend, ("readers", None))
+            .await
+    }
+
+    /// Pulls in the name of a group, which may say where it is: nobody answers that.
+    pub(super) async fn pull_as(
+        &mut self,
+        node: NodeNumber,
+        (from_queue, from): (&Queue, u64),
+        suspend: i64,
+        (group, position): (&str, Option<u64>),
+    ) -> Option<Pulled> {
+        let mut flags = pull_flags::SUBSCRIPTION;
+        if suspend > 0 {
+            flags |= pull_flags::SUSPEND;
+        }
+        if position.is_some() {
+            flags |= pull_flags::COMMIT_OFFSET;
+        }
         let header = PullRequest {
-            consumer_group: "readers",
+            consumer_group: group,
+            commit_offset: position.unwrap_or(0) as i64,
             topic: &from_queue.topic,
             queue_id: i32::from(from_queue.queue),
             queue_offset: from as i64,
             max_msg_nums: *self.rng.pick(&[1, 4, 32]),
             sys_flag: flags,
-            suspend_timeout_millis: *suspend,
+            suspend_timeout_millis: suspend,
             subscription: Some("*"),
             sub_version: Some(0),
             expression_type: Some("TAG"),
@@ -123,6 +139,16 @@ impl Client {
 
     async fn commit(&mut self, cursor: &Cursor, offset: u64, is_reset: bool) -> bool {
         let node = self.node();
+        self.commit_at(node, cursor, offset, is_reset).await
+    }
+
+    pub(super) async fn commit_at(
+        &mut self,
+        node: NodeNumber,
+        cursor: &Cursor,
+        offset: u64,
+        is_reset: bool,
+    ) -> bool {
         let header = UpdateConsumerOffsetRequest {
             consumer_group: &cursor.group,
             topic: &cursor.queue.topic,
@@ -143,7 +169,7 @@ impl Client {
         done
     }
 
-    async fn committed(&mut self, cursor: &Cursor) -> Option<Option<u64>> {
+    pub(super) async fn committed(&mut self, cursor: &Cursor) -> Option<Option<u64>> {
         let node = self.node();
         let header = QueryConsumerOffsetRequest {
             consumer_group: &cursor.group,

@@ -70,6 +70,7 @@ impl Client {
         match self.call(node, asked, LIMIT).await {
             Ok(answer) if answer.response_code() == ResponseCode::SUCCESS => {
                 self.acked(node, to, &calls, &answer);
+                self.remember(messages[0].id, &to.topic);
                 true
             }
             Ok(answer) => {
