@@ -4,8 +4,11 @@
 //!  0 magic u32  4 version u32  8 CRC u32 (of the rest)  12 bincode of `Image`
 //! ```
 //!
+//! Version 1 ended before the leases: it is read as version 2 with nothing behind its end.
+//!
 //! On disk in `checkpoint-<index of the record, 20 digits>`.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +23,13 @@ use crate::fs::FileSystem;
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
-use crate::tables::Tables;
+use crate::tables::{Leases, RequestModes, Tables};
 
 /// `GCKP`, little-endian.
 const MAGIC: u32 = 0x504b_4347;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version without leases and request modes.
+const VERSION_WITHOUT_LEASES: u32 = 1;
 const HEADER_BYTES: usize = 12;
 const PREFIX: &str = "checkpoint-";
 const DRAFT_SUFFIX: &str = ".new";
@@ -36,18 +41,23 @@ pub struct NotACheckpoint(String);
 
 /// What a checkpoint says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Image {
+pub(crate) struct Image<'a> {
     /// The last record that is in it.
     pub applied: Option<(LogIndex, LeaderTag)>,
     pub membership: Option<(LogIndex, LeaderTag, Vec<u8>)>,
     /// Where the log ended after that record.
     pub next_offset: PhysicalOffset,
-    pub tables: Tables,
+    pub tables: Cow<'a, Tables>,
     /// Next offset of each queue, ordered.
     pub queues: Vec<(QueueKey, QueueOffset)>,
+    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there may
+    /// be many.
+    pub leases: Cow<'a, Leases>,
+    /// How groups ask for messages; the tables are encoded without it.
+    pub request_modes: Cow<'a, RequestModes>,
 }
 
-impl Image {
+impl Image<'_> {
     /// Where a log begins that goes on after this.
     pub(crate) fn log_start(&self) -> LogStart {
         let (last_index, last_tag) = self.applied.unzip();
@@ -67,7 +77,7 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub(crate) fn encode(image: &Image) -> Self {
+    pub(crate) fn encode(image: &Image<'_>) -> Self {
         Self {
             applied: image.applied,
             bytes: Bytes::from(Self::seal(&codec::encode(image))),
@@ -85,7 +95,7 @@ impl Checkpoint {
     }
 
     /// Checks and decodes.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Image, NotACheckpoint> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Image<'static>, NotACheckpoint> {
         let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(NotACheckpoint(format!("{} bytes", bytes.len())));
         };
@@ -94,16 +104,22 @@ impl Checkpoint {
         if word(0) != MAGIC {
             return Err(NotACheckpoint("no magic".to_owned()));
         }
-        if word(4) != VERSION {
+        let version = word(4);
+        if version != VERSION && version != VERSION_WITHOUT_LEASES {
             return Err(NotACheckpoint(format!(
-                "version {}, known is {VERSION}",
-                word(4)
+                "version {version}, known are {VERSION_WITHOUT_LEASES} and {VERSION}"
             )));
         }
         if word(8) != crc32fast::hash(body) {
             return Err(NotACheckpoint("CRC mismatch".to_owned()));
         }
-        codec::decode(body).map_err(|error| NotACheckpoint(error.to_string()))
+        let decoded = if version == VERSION_WITHOUT_LEASES {
+            let rest = codec::encode(&(Leases::default(), RequestModes::default()));
+            codec::decode(&[body, &rest].concat())
+        } else {
+            codec::decode(body)
+        };
+        decoded.map_err(|error| NotACheckpoint(error.to_string()))
     }
 }
 
@@ -177,13 +193,13 @@ mod tests {
     use super::*;
     use crate::fs::RealFs;
 
-    fn sample(index: u64) -> Image {
+    fn sample(index: u64) -> Image<'static> {
         let tag = LeaderTag { term: 2, leader: 1 };
         Image {
             applied: Some((LogIndex::new(index), tag)),
             membership: Some((LogIndex::new(1), tag, b"members".to_vec())),
             next_offset: PhysicalOffset::new(4096),
-            tables: Tables::default(),
+            tables: Cow::default(),
             queues: vec![(
                 QueueKey {
                     topic_id: 1,
@@ -191,6 +207,8 @@ mod tests {
                 },
                 QueueOffset::new(5),
             )],
+            leases: Cow::default(),
+            request_modes: Cow::default(),
         }
     }
 
@@ -205,6 +223,24 @@ mod tests {
             assert!(Checkpoint::decode(&bad).is_err(), "byte {at}");
             assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_first_version_has_no_leases() {
+        let image = sample(7);
+        let (applied, membership) = (image.applied, image.membership.clone());
+        let (next_offset, tables) = (image.next_offset, image.tables.clone());
+        let before = (
+            applied,
+            membership,
+            next_offset,
+            tables,
+            image.queues.clone(),
+        );
+        let mut bytes = Checkpoint::seal(&codec::encode(&before));
+        assert!(Checkpoint::decode(&bytes).is_err(), "it says version 2");
+        bytes[4..8].copy_from_slice(&VERSION_WITHOUT_LEASES.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes).unwrap(), image);
     }
 
     #[test]

@@ -343,7 +343,7 @@ pub fn patch(
 }
 
 /// Writes the store time into a message that [`NewMessage::encode`] made.
-pub(crate) fn patch_store_time(message: &mut [u8], store_time_ms: u64) {
+pub fn patch_store_time(message: &mut [u8], store_time_ms: u64) {
     let at = AT_BORN_HOST + born_host_bytes(message);
     message[at..at + 8].copy_from_slice(&store_time_ms.to_be_bytes());
 }

@@ -89,7 +89,7 @@ impl TableCopy {
     }
 
     /// The state in the copy, if there is a whole one.
-    pub(crate) fn load(&self) -> Option<Image> {
+    pub(crate) fn load(&self) -> Option<Image<'static>> {
         let bytes = match self.read() {
             Ok(bytes) => bytes?,
             Err(error) => {

@@ -75,7 +75,7 @@ impl Store {
 
     /// The state at the start of the log. A later one will not do: what was stored between the two would be
     /// in no queue.
-    fn start_image(&self) -> Result<Image, StoreError> {
+    fn start_image(&self) -> Result<Image<'static>, StoreError> {
         let Some((purged, _)) = self.log.bounds().purged else {
             return Ok(Image::default());
         };
@@ -91,7 +91,7 @@ impl Store {
     }
 
     /// States after `first` that might be taken, the newest first.
-    fn newer_images(&self, first: Option<LogIndex>) -> Result<Vec<Image>, StoreError> {
+    fn newer_images(&self, first: Option<LogIndex>) -> Result<Vec<Image<'static>>, StoreError> {
         let mut images = Vec::new();
         let maintenance = self.maintenance();
         let copied = maintenance.copy.as_ref().and_then(TableCopy::load);
@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// A checkpoint, if it is whole and belongs to the log.
-    fn checkpoint_image(&self, index: LogIndex) -> Result<Option<Image>, StoreError> {
+    fn checkpoint_image(&self, index: LogIndex) -> Result<Option<Image<'static>>, StoreError> {
         let maintenance = self.maintenance();
         let bytes = maintenance
             .checkpoints
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Whether the log has the record that the state is of, written by the same leader.
-    fn is_of_this_log(&self, image: &Image) -> bool {
+    fn is_of_this_log(&self, image: &Image<'_>) -> bool {
         let Some((index, tag)) = image.applied else {
             return false;
         };
@@ -142,7 +142,7 @@ impl Store {
 
     /// The state of `image` on top of the index files; `None` if these do not hold everything between
     /// `start` and it.
-    fn complete(&self, image: Image, start: &Image) -> Result<Option<State>, StoreError> {
+    fn complete(&self, image: Image<'_>, start: &Image<'_>) -> Result<Option<State>, StoreError> {
         let queues = QueueOffsets::between(&start.queues, &image.queues);
         for (key, bounds) in queues.iter() {
             let covered = self.queue_files.cover(key, bounds.min, bounds.next);

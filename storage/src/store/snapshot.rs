@@ -31,7 +31,7 @@ impl Snapshot {
         Ok(Self::new(&image, bytes))
     }
 
-    fn new(image: &Image, bytes: Bytes) -> Self {
+    fn new(image: &Image<'_>, bytes: Bytes) -> Self {
         let membership = image
             .membership
             .as_ref()

@@ -1,5 +1,7 @@
 //! What applying the log changes, in memory.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::batch::BatchView;
@@ -24,6 +26,8 @@ pub enum RowResult {
     TopicGone,
     /// Its topic has fewer queues by now. It is in no queue.
     QueueGone,
+    /// It was to take the place of another one, for which that was done before. It is in no queue.
+    AlreadyResolved,
 }
 
 /// One message of an applied batch.
@@ -57,6 +61,10 @@ pub struct Applied {
     pub arrivals: Vec<Arrival>,
     /// The log's clock after the record; milliseconds since 1970, never goes back.
     pub clock_ms: u64,
+    /// Queues in which somebody may find messages now although none came.
+    pub freed: Vec<QueueKey>,
+    /// When the next message that is handed out is due, after the record; milliseconds since 1970.
+    pub next_lease_ms: Option<u64>,
 }
 
 /// Everything behind the store's lock.
@@ -82,7 +90,10 @@ pub(crate) struct State {
 
 impl State {
     /// The state that a checkpoint describes. Queues begin and end where they ended then.
-    pub(crate) fn from_image(image: Image) -> Self {
+    pub(crate) fn from_image(image: Image<'_>) -> Self {
+        let tables = image.tables.into_owned();
+        let leases = image.leases.into_owned();
+        let tables = tables.with_pops(leases, image.request_modes.into_owned());
         let membership = image
             .membership
             .map(|(index, tag, bytes)| (index, tag, Bytes::from(bytes)));
@@ -90,7 +101,7 @@ impl State {
             applied: image.applied,
             membership,
             next_offset: image.next_offset,
-            tables: image.tables,
+            tables,
             queues: QueueOffsets::starting_at(&image.queues),
             ..Self::default()
         }
@@ -106,11 +117,13 @@ impl State {
             applied: self.applied,
             membership,
             next_offset: self.next_offset,
-            tables: self.tables.clone(),
+            tables: Cow::Borrowed(&self.tables),
             queues: match planted(Bug::CheckpointForgetsQueues) {
                 true => Vec::new(),
                 false => self.queues.next_offsets(),
             },
+            leases: Cow::Borrowed(self.tables.leases()),
+            request_modes: Cow::Borrowed(self.tables.request_modes()),
         })
     }
 
@@ -139,6 +152,7 @@ impl State {
         self.applied = Some((record.index, record.tag));
         self.next_offset = located.end_offset();
         applied.clock_ms = self.tables.clock_ms();
+        applied.next_lease_ms = self.tables.leases().first_due_ms();
         applied
     }
 
@@ -179,8 +193,13 @@ impl State {
         let commands = batch
             .commands()
             .unwrap_or_else(|error| panic!("record {index} cannot be applied: {error}"));
+        let mut unwanted_rows = Vec::new();
         for command in commands {
+            applied.freed.extend(command.frees());
             let (result, deleted) = self.tables.apply(command);
+            if let CommandResult::Redelivered { unwanted } = &result {
+                unwanted_rows.extend_from_slice(unwanted);
+            }
             applied.commands.push(result);
             if let Some(topic_id) = deleted {
                 self.queues.remove_topic(topic_id);
@@ -191,13 +210,15 @@ impl State {
         }
         let payload_at = located.payload_offset();
         applied.rows.reserve(batch.message_count());
-        for (row, key_hashes) in batch.rows() {
+        for (number, (row, key_hashes)) in batch.rows().enumerate() {
             let offset = payload_at.plus(u64::from(row.position));
             let key = QueueKey {
                 topic_id: row.head.topic_id,
                 queue: row.queue,
             };
+            let is_unwanted = unwanted_rows.contains(&(number as u32));
             let result = match self.tables.queues_of(key.topic_id) {
+                _ if is_unwanted => RowResult::AlreadyResolved,
                 None => RowResult::TopicGone,
                 Some(queues) if row.queue >= queues => RowResult::QueueGone,
                 Some(_) => {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod crash;
+mod pop;
 mod rebuild;
 mod rig;
 mod search;
