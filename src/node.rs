@@ -34,6 +34,7 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
+use crate::pop::{self, Pops};
 use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
 use crate::scrub;
@@ -274,6 +275,7 @@ async fn start_groups(
         let (appender, replica) = (group.appender.clone(), group.replica.clone());
         background.spawn(appender.run(replica, group.log.clone(), parts.host.clock.clone()));
         background.spawn(offsets.clone().run(group.clone()));
+        background.spawn(pop::run_expiry(group.clone(), parts.host.clock.clone()));
         background.spawn(maintenance::next_segment(group.clone()));
         background.spawn(scrub::run(parts.config.scrub, group.clone()));
         background.spawn(maintenance::system_topics(
@@ -338,10 +340,11 @@ async fn start_group(
         .map_err(|error| NodeError(format!("group {}: {error}", settings.name)))?;
     let metrics = parts.metrics.group(&settings.name);
     observe_flushes(&log, metrics.flush_seconds.clone());
-    let long_poll: Arc<LongPoll> = Arc::default();
+    let waiting: Waiting = Waiting::default();
+    let Waiting { long_poll, pops } = waiting.clone();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
-    let hook = applied_hook(long_poll.clone(), applied_to, metrics.apply_seconds.clone());
+    let hook = applied_hook(waiting, applied_to, metrics.apply_seconds.clone());
     let options = ReplicaOptions {
         group: id,
         name: settings.name.clone(),
@@ -367,6 +370,7 @@ async fn start_group(
         appender,
         offsets: offsets.clone(),
         long_poll,
+        pops,
         applied,
         peers: parts.peers.clone(),
         metrics,
@@ -403,16 +407,30 @@ fn group_files(
     }
 }
 
+/// Who waits for what a record may bring.
+#[derive(Clone, Default)]
+struct Waiting {
+    long_poll: Arc<LongPoll>,
+    pops: Arc<Pops>,
+}
+
 /// What happens right after a record was applied on this node.
 fn applied_hook(
-    long_poll: Arc<LongPoll>,
+    waiting: Waiting,
     applied_to: watch::Sender<u64>,
     apply_seconds: prometheus::Histogram,
 ) -> gantry_raft::AppliedHook {
     Arc::new(move |located, applied, took| {
         apply_seconds.observe(took.as_secs_f64());
         applied_to.send_replace(located.record.index.get());
-        long_poll.wake(applied.arrivals.iter().map(|arrival| arrival.key));
+        let Waiting { long_poll, pops } = &waiting;
+        let arrived = || applied.arrivals.iter().map(|arrival| arrival.key);
+        long_poll.wake(arrived());
+        pops.waiters
+            .wake(arrived().chain(applied.freed.iter().copied()));
+        let next = applied.next_lease_ms;
+        pops.next_lease_ms
+            .send_if_modified(|known| std::mem::replace(known, next) != next);
     })
 }
 

@@ -1,11 +1,15 @@
 //! One request, one function: read the typed header, check it, call one domain function, format the
 //! answer. Handlers know no other handlers.
 
+pub mod assignment;
 pub mod groups;
 pub mod heartbeat;
 pub mod kv;
+pub mod leases;
 pub mod locks;
 pub mod offsets;
+pub mod pop;
+pub mod pop_status;
 pub mod pull;
 pub mod query;
 pub mod routing;

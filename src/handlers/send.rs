@@ -161,6 +161,8 @@ struct Given {
     trace_on: bool,
     cluster: bool,
     unique_key: bool,
+    /// Of a message that was popped and is sent again: the copy has no lease.
+    receipt_handle: bool,
     /// The first feature asked for that is not there yet.
     unsupported: Option<&'static str>,
 }
@@ -184,6 +186,10 @@ impl Given {
                 }
                 names::UNIQ_KEY => {
                     given.unique_key = true;
+                    continue;
+                }
+                names::POP_CK => {
+                    given.receipt_handle = true;
                     continue;
                 }
                 names::DELAY_LEVEL if value != "0" => "delay levels",
@@ -397,7 +403,14 @@ fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec
 /// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there.
 fn complete(broker: &Broker, text: &str, given: &Given) -> Result<Vec<u8>, Failure> {
     let mut complete = Vec::with_capacity(text.len() + ADDED_BYTES);
-    complete.extend_from_slice(text.as_bytes());
+    if given.receipt_handle {
+        let kept = properties::iter(text).filter(|(name, _)| *name != names::POP_CK);
+        for (name, value) in kept {
+            gantry_storage::message::push_property(&mut complete, name, value);
+        }
+    } else {
+        complete.extend_from_slice(text.as_bytes());
+    }
     let mut add = |is_given: bool, name: &str, value: &str| {
         if !is_given {
             gantry_storage::message::push_property(&mut complete, name, value);

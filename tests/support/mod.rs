@@ -1,6 +1,6 @@
 //! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
 
-mod ports;
+pub mod ports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,6 +26,14 @@ pub struct OneNode {
     pub group_address: SocketAddr,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
+    place: Place,
+}
+
+/// Where a node is: its directory, its ports, and the configuration that names both.
+struct Place {
+    configuration: String,
+    http: SocketAddr,
+    group: SocketAddr,
     _directory: TempDir,
     _ports: Hundred,
 }
@@ -52,22 +60,32 @@ impl OneNode {
             "#,
             directory.path()
         );
-        let config = ConfigFile::parse(&text).unwrap().resolve().unwrap();
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::start_in(Place {
+            configuration: text,
+            http: local(http),
+            group: local(group),
+            _directory: directory,
+            _ports: ports,
+        })
+        .await
+    }
+
+    async fn start_in(place: Place) -> OneNode {
+        let file = ConfigFile::parse(&place.configuration).unwrap();
+        let config = file.resolve().unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let until = async { drop(stopped.await) };
             gantry::node::run(config, until).await.unwrap();
         });
-        let group_address = SocketAddr::from((Ipv4Addr::LOCALHOST, group));
         let node = OneNode {
-            group_address,
+            group_address: place.group,
             stop,
             running,
-            _directory: directory,
-            _ports: ports,
+            place,
         };
-        node.wait_until_ready(SocketAddr::from((Ipv4Addr::LOCALHOST, http)))
-            .await;
+        node.wait_until_ready(node.place.http).await;
         node
     }
 
@@ -98,18 +116,25 @@ impl OneNode {
 
     /// A connection to the group's port.
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.group_address).await.unwrap();
-        Connection {
-            stream,
-            buffer: BytesMut::new(),
-            next_opaque: 1,
-        }
+        Connection::over(TcpStream::connect(self.group_address).await.unwrap())
     }
 
     /// Stops the node as a signal would.
     pub async fn stop(self) {
+        drop(self.stopped().await);
+    }
+
+    /// Stops the node, and starts it again with what it has on its disk.
+    #[allow(dead_code, reason = "not every test needs a second start")]
+    pub async fn restart(self) -> OneNode {
+        let place = self.stopped().await;
+        Self::start_in(place).await
+    }
+
+    async fn stopped(self) -> Place {
         self.stop.send(()).unwrap();
         self.running.await.unwrap();
+        self.place
     }
 }
 
@@ -121,6 +146,15 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection that has just been made.
+    pub fn over(stream: TcpStream) -> Connection {
+        Connection {
+            stream,
+            buffer: BytesMut::new(),
+            next_opaque: 1,
+        }
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn ask(&mut self, mut request: RemotingCommand) -> RemotingCommand {
         self.next_opaque += 1;

@@ -190,7 +190,11 @@ impl Command {
     pub(crate) fn frees(&self) -> Vec<QueueKey> {
         match self {
             Command::AckInOrder { leases, .. } => leases.iter().map(|name| name.key).collect(),
-            Command::ChangeInvisible { lease, .. } => vec![lease.key],
+            Command::ChangeInvisible {
+                lease,
+                in_order: true,
+                ..
+            } => vec![lease.key],
             Command::Redeliver { leases } => leases.iter().map(|lease| lease.name.key).collect(),
             _ => Vec::new(),
         }
