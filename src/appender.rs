@@ -43,7 +43,7 @@ pub enum Appended {
     },
     /// The topic or the queue was deleted before the message was applied.
     NoSuchQueue,
-    /// It was to take the place of a message that waited, which does not any more.
+    /// It was to take the place of another one, for which that was done before.
     AlreadyResolved,
 }
 
@@ -121,8 +121,12 @@ impl Queue {
 
 /// Who waits for a part of a batch.
 enum Waiting {
-    /// For `count` messages.
-    Messages { count: usize, done: Done },
+    /// For `count` messages, with commands that came with them.
+    Messages {
+        count: usize,
+        commands: usize,
+        done: Done,
+    },
     /// For `count` commands.
     Commands {
         count: usize,
@@ -155,8 +159,8 @@ impl Appender {
         self.shared.leads.load(Ordering::Acquire)
     }
 
-    /// Adds messages of about `bytes` bytes to the open batch: `encode` pushes `count` of them. They
-    /// become durable together or not at all. `done` is called once, from the group's apply task,
+    /// Adds messages of about `bytes` bytes to the open batch: `encode` pushes `count` of them, and may push
+    /// commands whose results nobody asks for. They become durable together or not at all. `done` is called once, from the group's apply task,
     /// when the outcome is known; not if this returns an error.
     pub fn submit(
         &self,
@@ -180,15 +184,20 @@ impl Appender {
         let open = &mut queue.open;
         open.began
             .get_or_insert_with(|| (Instant::now(), under_way + bytes));
-        let before = open.batch.message_count();
+        let (messages, commands) = (open.batch.message_count(), open.batch.command_count());
         encode(&mut open.batch);
         assert_eq!(
-            open.batch.message_count() - before,
+            open.batch.message_count() - messages,
             count,
             "messages pushed"
         );
+        let commands = open.batch.command_count() - commands;
         open.bytes += bytes;
-        open.waiting.push(Waiting::Messages { count, done });
+        open.waiting.push(Waiting::Messages {
+            count,
+            commands,
+            done,
+        });
         let first = open.waiting.len() == 1;
         let full = queue.close_if_full();
         drop(queue);
@@ -416,7 +425,14 @@ fn release(waiting: Vec<Waiting>, outcome: Outcome) {
     let mut commands = commands.into_iter();
     for waiting in waiting {
         match waiting {
-            Waiting::Messages { count, done } => {
+            Waiting::Messages {
+                count,
+                commands: own,
+                done,
+            } => {
+                for _ in 0..own {
+                    assert!(commands.next().is_some(), "a result for each command");
+                }
                 let part: Vec<Appended> = rows.by_ref().take(count).map(appended).collect();
                 assert_eq!(part.len(), count, "a result for each message");
                 done(Ok(part));

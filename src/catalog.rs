@@ -2,17 +2,19 @@
 //! told that there is no such thing, in the current state; created in one group of brokers or in all.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use gantry_protocol::json::JsonError;
 use gantry_protocol::{ResponseCode, topic as names};
 use gantry_raft::aside;
-use gantry_storage::Store;
 use gantry_storage::error::ReadError;
+use gantry_storage::message::MessageView;
 use gantry_storage::tables::{
     Command, CommandResult, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, Topic,
     TopicConfig,
 };
+use gantry_storage::{QueueKey, QueueOffset, ReadRequest, Store};
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,6 +24,9 @@ use crate::group::{Group, HOLD};
 
 /// Queues of `TBW102`; what a topic that is created on its own may inherit at most.
 const DEFAULT_TOPIC_QUEUES: u16 = 8;
+
+/// A queue whose first message is not further back in the log than this is young.
+const YOUNG_BYTES: u64 = 1 << 30;
 
 /// A topic of a group of brokers; code 17 if there is none now.
 pub async fn topic(group: &Group, name: &str, deadline: Instant) -> Result<Arc<Topic>, Failure> {
@@ -148,6 +153,37 @@ pub async fn read_aside<T: Send + 'static>(
         tracing::error!(group = group.name, %error, "reading failed");
         Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
     })
+}
+
+/// Whether the first message of a queue is still there and not far back in the log. RocketMQ asks
+/// whether it is in memory.
+pub async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bool, Failure> {
+    let key = QueueKey { topic_id, queue };
+    let bounds = group.store.queue_bounds(key).unwrap_or_default();
+    if bounds.min != QueueOffset::ZERO {
+        return Ok(false);
+    }
+    if bounds.next == QueueOffset::ZERO {
+        return Ok(true);
+    }
+    let first = read_aside(group, move |store| {
+        store.read_queue(&ReadRequest {
+            key,
+            offset: QueueOffset::ZERO,
+            max_messages: 1,
+            max_bytes: 1,
+            filter: &|_| true,
+            properties: None,
+            store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+            may_wait: true,
+        })
+    });
+    let first = first.await?;
+    let Ok(message) = MessageView::parse(&first.body) else {
+        return Ok(false);
+    };
+    let end = group.log.bounds().end_offset.get();
+    Ok(end.saturating_sub(message.physical_offset().get()) <= YOUNG_BYTES)
 }
 
 /// What a task gave; its panic is the caller's.

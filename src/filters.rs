@@ -1,9 +1,12 @@
-//! Filter expressions of subscriptions, parsed once.
+//! Which messages a consumer wants; filter expressions of subscriptions, parsed once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gantry_protocol::ResponseCode;
 use gantry_protocol::sql::{Selector, SqlError};
+
+use crate::error::Failure;
 
 /// The type of an expression that names tags; also that of none.
 pub const TAG: &str = "TAG";
@@ -42,6 +45,61 @@ impl Filters {
     }
 }
 
+/// Which messages a consumer wants.
+#[derive(Clone, Debug)]
+pub enum Filter {
+    /// All.
+    All,
+    /// Those whose tag has one of these hashes.
+    Tags(Arc<HashSet<i64>>),
+    /// Those whose properties an expression is true of.
+    Sql(Arc<Selector>),
+}
+
+impl Filter {
+    /// The filter that an expression of a type stands for.
+    ///
+    /// # Errors
+    /// Code 23: there is no such type, or the expression is none of it.
+    pub fn of(filters: &Filters, kind: &str, expression: &str) -> Result<Filter, Failure> {
+        let refused =
+            |reason: String| Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, reason);
+        match kind {
+            TAG | "" => Ok(tag_hashes(expression)),
+            SQL92 => {
+                let selector = filters.selector(expression);
+                // RocketMQ's words, and what is wrong.
+                let failed =
+                    |error| refused(format!("parse the consumer's subscription failed: {error}"));
+                Ok(Filter::Sql(selector.map_err(failed)?))
+            }
+            other => Err(refused(unknown_kind(other))),
+        }
+    }
+
+    /// Whether a message with this tags code may be wanted.
+    pub fn matches_tag(&self, code: i64) -> bool {
+        match self {
+            Filter::All | Filter::Sql(_) => true,
+            Filter::Tags(tags) => tags.contains(&code),
+        }
+    }
+}
+
+/// `a || b` as hashes; `*` and nothing mean every message.
+fn tag_hashes(expression: &str) -> Filter {
+    let expression = expression.trim();
+    if expression.is_empty() || expression == "*" {
+        return Filter::All;
+    }
+    let tags = expression
+        .split("||")
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty());
+    let hashes = tags.map(|tag| i64::from(gantry_protocol::hash::java_hash(tag)));
+    Filter::Tags(Arc::new(hashes.collect()))
+}
+
 /// Why a filter of another type is refused.
 pub fn unknown_kind(kind: &str) -> String {
     format!(
@@ -53,6 +111,17 @@ pub fn unknown_kind(kind: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tag_expressions_are_sets_of_hashes() {
+        assert!(matches!(tag_hashes("*"), Filter::All));
+        assert!(matches!(tag_hashes("  "), Filter::All));
+        let Filter::Tags(tags) = tag_hashes("TagA || TagB||") else {
+            panic!("two tags are a filter");
+        };
+        let expected = ["TagA", "TagB"].map(|t| i64::from(gantry_protocol::hash::java_hash(t)));
+        assert_eq!(*tags, HashSet::from(expected));
+    }
 
     #[test]
     fn an_expression_is_parsed_once_and_the_memory_is_bounded() {

@@ -22,6 +22,7 @@ use crate::long_poll::LongPoll;
 use crate::metrics::GroupMetrics;
 use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::Method;
+use crate::pop::Pops;
 
 /// How long a command or a current read waits for a leader. Below the 3 s of clients' own timeout.
 pub const HOLD: Duration = Duration::from_millis(2200);
@@ -51,6 +52,8 @@ pub struct Group {
     pub offsets: OffsetCommits,
     /// Pulls that wait.
     pub long_poll: Arc<LongPoll>,
+    /// Pops that wait, and whose turn it is.
+    pub pops: Arc<Pops>,
     /// Index of the last applied record.
     pub applied: watch::Receiver<u64>,
     /// What wakes those who work on messages that wait.

@@ -31,6 +31,8 @@ pub mod metrics;
 pub mod node;
 pub mod offset_commits;
 pub mod peer_calls;
+pub mod pop;
+mod reading;
 pub mod recalls;
 pub mod remoting;
 pub mod routes;

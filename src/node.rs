@@ -35,6 +35,7 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
+use crate::pop::{self, Pops};
 use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
 use crate::scrub;
@@ -281,6 +282,7 @@ async fn start_groups(
         background.spawn(appender.run(replica, group.log.clone(), parts.host.clock.clone()));
         background.spawn(offsets.clone().run(group.clone()));
         background.spawn(due::run(group.clone(), parts.host.clock.clone()));
+        background.spawn(pop::run_expiry(group.clone(), parts.host.clock.clone()));
         background.spawn(maintenance::next_segment(group.clone()));
         background.spawn(scrub::run(parts.config.scrub, group.clone()));
         background.spawn(maintenance::system_topics(
@@ -345,12 +347,19 @@ async fn start_group(
         .map_err(|error| NodeError(format!("group {}: {error}", settings.name)))?;
     let metrics = parts.metrics.group(&settings.name);
     observe_flushes(&log, metrics.flush_seconds.clone());
-    let long_poll: Arc<LongPoll> = Arc::default();
+    let waiting = Waiting {
+        long_poll: Arc::default(),
+        pops: Arc::default(),
+        signals: Arc::new(Signals::new(&store)),
+    };
+    let Waiting {
+        long_poll,
+        pops,
+        signals,
+    } = waiting.clone();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
-    let signals = Arc::new(Signals::new(&store));
-    let woken = (long_poll.clone(), signals.clone());
-    let hook = applied_hook(woken, applied_to, metrics.apply_seconds.clone());
+    let hook = applied_hook(waiting, applied_to, metrics.apply_seconds.clone());
     let options = ReplicaOptions {
         group: id,
         name: settings.name.clone(),
@@ -376,6 +385,7 @@ async fn start_group(
         appender,
         offsets: offsets.clone(),
         long_poll,
+        pops,
         applied,
         signals,
         peers: parts.peers.clone(),
@@ -413,17 +423,36 @@ fn group_files(
     }
 }
 
+/// Who waits for what a record may bring.
+#[derive(Clone)]
+struct Waiting {
+    long_poll: Arc<LongPoll>,
+    pops: Arc<Pops>,
+    signals: Arc<Signals>,
+}
+
 /// What happens right after a record was applied on this node.
 fn applied_hook(
-    (long_poll, signals): (Arc<LongPoll>, Arc<Signals>),
+    waiting: Waiting,
     applied_to: watch::Sender<u64>,
     apply_seconds: prometheus::Histogram,
 ) -> gantry_raft::AppliedHook {
     Arc::new(move |located, applied, took| {
         apply_seconds.observe(took.as_secs_f64());
         applied_to.send_replace(located.record.index.get());
+        let Waiting {
+            long_poll,
+            pops,
+            signals,
+        } = &waiting;
         signals.applied(applied);
-        long_poll.wake(applied.arrivals.iter().map(|arrival| arrival.key));
+        let arrived = || applied.arrivals.iter().map(|arrival| arrival.key);
+        long_poll.wake(arrived());
+        pops.waiters
+            .wake(arrived().chain(applied.freed.iter().copied()));
+        let next = applied.next_lease_ms;
+        pops.next_lease_ms
+            .send_if_modified(|known| std::mem::replace(known, next) != next);
     })
 }
 

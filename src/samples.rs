@@ -44,6 +44,7 @@ fn sample(broker: &Broker, group: &Group) -> GroupSample {
     let is_leader = group.leads();
     let tables = group.store.tables();
     let (topics, consumer_groups) = (tables.topics().count(), tables.groups().count());
+    let leases = tables.leases().count() as u64;
     drop(tables);
     GroupSample {
         term: status.leadership.term,
@@ -62,11 +63,13 @@ fn sample(broker: &Broker, group: &Group) -> GroupSample {
         },
         elections: group.replica.elections(),
         damage: group.log.damage(),
+        leases,
     }
 }
 
 fn consumer_lag(broker: &Broker, group: &Group) -> Vec<ConsumerLag> {
     let mut offsets: BTreeMap<(String, String), Vec<(QueueKey, u64)>> = BTreeMap::new();
+    let mut in_flight: BTreeMap<(String, String), u64> = BTreeMap::new();
     let tables = group.store.tables();
     for consumer in tables.groups() {
         for (topic, queue, offset) in tables.offsets_of(&consumer.name) {
@@ -78,6 +81,8 @@ fn consumer_lag(broker: &Broker, group: &Group) -> Vec<ConsumerLag> {
                 queue,
             };
             let names = (topic.to_string(), consumer.name.clone());
+            let popped = tables.leases().in_flight(&consumer.name, key) as u64;
+            *in_flight.entry(names.clone()).or_default() += popped;
             offsets.entry(names).or_default().push((key, offset.get()));
         }
     }
@@ -99,6 +104,9 @@ fn consumer_lag(broker: &Broker, group: &Group) -> Vec<ConsumerLag> {
                 .into_iter()
                 .map(|(key, offset)| behind(key, offset))
                 .sum(),
+            in_flight: in_flight
+                .remove(&(topic.clone(), consumer_group.clone()))
+                .unwrap_or(0),
             topic,
             consumer_group,
         });

@@ -481,14 +481,14 @@ fn a_benchmark_goes_on_after_a_kill() {
 fn leadership_is_asked_for_by_name() {
     let dev = Dev::start();
     let at = ["--http", dev.node("http")];
-    let transfer = |words: &[&str]| [&["transfer"], words, &at].concat();
-    let moved = gantry(&transfer(&["broker-a", "--to", "1"]));
+    let transfer = |group, node| ["transfer", group, "--to", node, at[0], at[1]];
+    let moved = gantry(&transfer("broker-a", "1"));
     assert_eq!(moved.stdout, b"node 1 leads broker-a\n", "{moved:?}");
-    for (words, named) in [
-        (["broker-x", "--to", "1"], "broker-a, broker-b"),
-        (["broker-a", "--to", "2"], "these have: [1]"),
+    for (group, node, named) in [
+        ("broker-x", "1", "broker-a, broker-b"),
+        ("broker-a", "2", "these have: [1]"),
     ] {
-        let (message, code) = refused(&transfer(&words));
+        let (message, code) = refused(&transfer(group, node));
         assert!(message.contains(named) && code == 1, "{code} {message}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use gantry_protocol::bodies::{
     AllGroupConfig, ConsumeStats, ConsumerConnection, GroupConfig, KvTable, QueueBounds, QueueMap,
-    QueueProgress, TopicStats,
+    QueueProgress, SetRequestMode, TopicStats,
 };
 use gantry_protocol::headers::{
     ConsumeStatsRequest, ConsumerConnectionRequest, CreateTopicRequest,
@@ -39,6 +39,19 @@ impl Client {
             header.write(fields)
         });
         self.ask_group(group, asked, CALL_TIMEOUT).await.map(|_| ())
+    }
+
+    /// Decides how a consumer group asks for the messages of a topic, in every group of brokers.
+    ///
+    /// # Errors
+    /// [`ClientError`]; some groups of brokers may know it then.
+    pub async fn set_request_mode(&self, mode: &SetRequestMode) -> Result<(), ClientError> {
+        for group in self.groups().await? {
+            let asked = request(RequestCode::SET_MESSAGE_REQUEST_MODE, |_| {});
+            let asked = asked.with_body(mode.encode());
+            self.ask_group(&group, asked, CALL_TIMEOUT).await?;
+        }
+        Ok(())
     }
 
     /// Deletes a topic everywhere: from each group, then from the name servers.

@@ -1,12 +1,16 @@
 //! One request, one function: read the typed header, check it, call one domain function, format the
 //! answer. Handlers know no other handlers.
 
+pub mod assignment;
 pub mod end_transaction;
 pub mod groups;
 pub mod heartbeat;
 pub mod kv;
+pub mod leases;
 pub mod locks;
 pub mod offsets;
+pub mod pop;
+pub mod pop_status;
 pub mod pull;
 pub mod query;
 pub mod recall;

@@ -1,15 +1,12 @@
 //! Offsets of consumer groups and of queues: 14, 15, 29, 30, 31, 32.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-
 use gantry_protocol::headers::{
     MaxOffsetRequest, MinOffsetRequest, OffsetResponse, QueryConsumerOffsetRequest,
     SearchOffsetRequest, TimestampResponse, UpdateConsumerOffsetRequest,
 };
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
-use gantry_storage::message::MessageView;
 use gantry_storage::store::TimeBoundary;
-use gantry_storage::{QueueKey, QueueOffset, ReadRequest};
+use gantry_storage::{QueueKey, QueueOffset};
 use tokio::time::Instant;
 
 use super::Handled;
@@ -18,9 +15,6 @@ use crate::config::BrokerConfig;
 use crate::error::Failure;
 use crate::group::{Group, HOLD};
 use crate::remoting::Request;
-
-/// A queue whose first message is not further back in the log than this is young.
-const YOUNG_BYTES: u64 = 1 << 30;
 
 /// 14: where a consumer group is in a queue.
 pub async fn query(group: &Group, broker: &BrokerConfig, request: &Request) -> Handled {
@@ -40,7 +34,7 @@ pub async fn query(group: &Group, broker: &BrokerConfig, request: &Request) -> H
     }
     if header.set_zero_if_not_found != Some(false)
         && let Some(topic) = topic
-        && is_young(group, (topic.id, queue)).await?
+        && catalog::is_young(group, (topic.id, queue)).await?
     {
         // A new group of a young topic misses none of its messages, wherever it wants to begin.
         return offset(request, QueueOffset::ZERO);
@@ -50,37 +44,6 @@ pub async fn query(group: &Group, broker: &BrokerConfig, request: &Request) -> H
         header.consumer_group, header.topic
     );
     Err(Failure::code(ResponseCode::QUERY_NOT_FOUND, reason))
-}
-
-/// Whether the first message of a queue is still there and not far back in the log. RocketMQ asks
-/// whether it is in memory.
-async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bool, Failure> {
-    let key = QueueKey { topic_id, queue };
-    let bounds = group.store.queue_bounds(key).unwrap_or_default();
-    if bounds.min != QueueOffset::ZERO {
-        return Ok(false);
-    }
-    if bounds.next == QueueOffset::ZERO {
-        return Ok(true);
-    }
-    let first = catalog::read_aside(group, move |store| {
-        store.read_queue(&ReadRequest {
-            key,
-            offset: QueueOffset::ZERO,
-            max_messages: 1,
-            max_bytes: 1,
-            filter: &|_| true,
-            properties: None,
-            store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-            may_wait: true,
-        })
-    });
-    let first = first.await?;
-    let Ok(message) = MessageView::parse(&first.body) else {
-        return Ok(false);
-    };
-    let end = group.log.bounds().end_offset.get();
-    Ok(end.saturating_sub(message.physical_offset().get()) <= YOUNG_BYTES)
 }
 
 /// 15 without an answer: the offset is noted, in the order of the calls, and written soon.

@@ -1,28 +1,23 @@
 //! Pulls: 11 and 361. Any replica answers from what it has applied; a pull that finds nothing waits.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
-use gantry_protocol::sql::Selector;
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
-use gantry_raft::aside;
-use gantry_storage::error::ReadError;
-use gantry_storage::message;
 use gantry_storage::planted::{Bug, planted};
-use gantry_storage::store::PropertiesFilter;
 use gantry_storage::tables::{PERM_READ, Topic};
-use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadRequest, ReadStatus};
+use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadStatus};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Handled, Response};
 use crate::broker::Broker;
 use crate::error::Failure;
-use crate::filters;
+use crate::filters::Filter;
 use crate::group::{Group, HOLD};
+use crate::reading::Reading;
 use crate::remoting::Request;
 
 /// Messages and bytes of one answer, whatever the client asks for.
@@ -37,25 +32,6 @@ const PARK_MAX: Duration = Duration::from_secs(25);
 
 /// An answer of "try again" that comes without a wait is delayed by this, so that nobody spins.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// Which messages a pull wants.
-#[derive(Clone, Debug)]
-enum Filter {
-    All,
-    /// Those whose tag has one of these hashes.
-    Tags(Arc<HashSet<i64>>),
-    /// Those whose properties an expression is true of.
-    Sql(Arc<Selector>),
-}
-
-impl Filter {
-    fn matches_tag(&self, code: i64) -> bool {
-        match self {
-            Filter::All | Filter::Sql(_) => true,
-            Filter::Tags(tags) => tags.contains(&code),
-        }
-    }
-}
 
 /// What a pull asks for, checked.
 struct Wanted {
@@ -178,8 +154,8 @@ async fn find_topic(group: &Group, name: &str, request: &Request) -> Result<Arc<
 fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Failure> {
     if header.has_flag(pull_flags::SUBSCRIPTION) {
         let expression = header.subscription.unwrap_or_default();
-        return filter_of(
-            broker,
+        return Filter::of(
+            &broker.filters,
             header.expression_type.unwrap_or_default(),
             expression,
         );
@@ -195,26 +171,11 @@ fn filter(broker: &Broker, header: &PullRequest<'_>) -> Result<Filter, Failure> 
         return Err(Failure::code(ResponseCode::SUBSCRIPTION_NOT_EXIST, reason));
     };
     check_version(&subscription, header)?;
-    filter_of(
-        broker,
+    Filter::of(
+        &broker.filters,
         &subscription.expression_type,
         &subscription.sub_string,
     )
-}
-
-fn filter_of(broker: &Broker, kind: &str, expression: &str) -> Result<Filter, Failure> {
-    let refused = |reason: String| Failure::code(ResponseCode::SUBSCRIPTION_PARSE_FAILED, reason);
-    match kind {
-        filters::TAG | "" => Ok(tag_hashes(expression)),
-        filters::SQL92 => {
-            let selector = broker.filters.selector(expression);
-            // RocketMQ's words, and what is wrong.
-            let failed =
-                |error| refused(format!("parse the consumer's subscription failed: {error}"));
-            Ok(Filter::Sql(selector.map_err(failed)?))
-        }
-        other => Err(refused(filters::unknown_kind(other))),
-    }
 }
 
 fn check_version(subscription: &Subscription, header: &PullRequest<'_>) -> Result<(), Failure> {
@@ -223,20 +184,6 @@ fn check_version(subscription: &Subscription, header: &PullRequest<'_>) -> Resul
         return Err(Failure::code(ResponseCode::SUBSCRIPTION_NOT_LATEST, reason));
     }
     Ok(())
-}
-
-/// `a || b` as hashes; `*` and nothing mean every message.
-fn tag_hashes(expression: &str) -> Filter {
-    let expression = expression.trim();
-    if expression.is_empty() || expression == "*" {
-        return Filter::All;
-    }
-    let tags = expression
-        .split("||")
-        .map(str::trim)
-        .filter(|tag| !tag.is_empty());
-    let hashes = tags.map(|tag| i64::from(gantry_protocol::hash::java_hash(tag)));
-    Filter::Tags(Arc::new(hashes.collect()))
 }
 
 /// Reads the queue; what would send the client elsewhere is only believed after catching up.
@@ -269,7 +216,6 @@ async fn read(
     }
 }
 
-/// From memory at once; what only the disk has is read on a thread that may wait for it.
 async fn read_once(
     broker: &Broker,
     group: &Arc<Group>,
@@ -277,65 +223,23 @@ async fn read_once(
     request: &Request,
 ) -> Result<QueueRead, Failure> {
     let caller = &request.caller;
-    let store_host = broker
-        .routes
-        .store_host(caller.listener, caller.node, group.id);
-    let (store, filter) = (group.store.clone(), wanted.filter.clone());
     let key = QueueKey {
         topic_id: wanted.topic.id,
         queue: wanted.queue,
     };
     let offset = QueueOffset::new(wanted.offset.max(0) as u64);
-    let (max_messages, max_bytes) = (wanted.max_messages, wanted.max_bytes);
-    let read = move |may_wait| {
-        let matches = |code: i64| filter.matches_tag(code);
-        let selects = |text: &[u8]| match &filter {
-            Filter::Sql(selector) => selector.matches(message::properties(text)),
-            Filter::All | Filter::Tags(_) => true,
-        };
-        let properties: Option<&PropertiesFilter<'_>> = match &filter {
-            Filter::Sql(_) => Some(&selects),
-            Filter::All | Filter::Tags(_) => None,
-        };
-        store.read_queue(&ReadRequest {
-            key,
-            offset,
-            max_messages,
-            max_bytes,
-            filter: &matches,
-            properties,
-            store_host,
-            may_wait,
-        })
+    let reading = Reading {
+        key,
+        offset,
+        max_messages: wanted.max_messages,
+        max_bytes: wanted.max_bytes,
+        filter: wanted.filter.clone(),
+        store_host: broker
+            .routes
+            .store_host(caller.listener, caller.node, group.id),
     };
-    let read = Arc::new(read);
-    let mut mended = group.replica.mended();
-    let deadline = Instant::now() + HOLD;
-    loop {
-        let mut result = read(false);
-        if matches!(result, Err(ReadError::NotInMemory)) {
-            let reading = read.clone();
-            let joined = aside(move || reading(true)).await;
-            result = joined
-                .map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
-        }
-        if let Some(ahead) = group.log.wants_ahead() {
-            let log = group.log.clone();
-            tokio::spawn(aside(move || log.read_ahead(ahead)));
-        }
-        let error = match result {
-            Ok(read) => return Ok(read),
-            Err(error) => error,
-        };
-        if !matches!(error, ReadError::Corrupt { .. }) {
-            tracing::error!(group = group.name, %error, "reading a queue failed");
-            return Err(Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()));
-        }
-        // Damaged messages come back from another node, mostly at once.
-        if !matches!(timeout_at(deadline, mended.changed()).await, Ok(Ok(()))) {
-            return Ok(stay(group, key, offset));
-        }
-    }
+    let read = reading.read(group, Instant::now() + HOLD).await?;
+    Ok(read.unwrap_or_else(|| stay(group, key, offset)))
 }
 
 /// The answer while this replica cannot give its next message: the client stays where it is.
@@ -390,22 +294,5 @@ fn respond(group: &Group, wanted: &Wanted, request: &Request, read: QueueRead) -
     Response {
         command,
         pieces: vec![body],
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tag_expressions_are_sets_of_hashes() {
-        assert!(matches!(tag_hashes("*"), Filter::All));
-        assert!(matches!(tag_hashes("  "), Filter::All));
-        let Filter::Tags(tags) = tag_hashes("TagA || TagB||") else {
-            panic!("two tags are a filter");
-        };
-        let expected = ["TagA", "TagB"].map(|t| i64::from(gantry_protocol::hash::java_hash(t)));
-        assert_eq!(*tags, HashSet::from(expected));
     }
 }

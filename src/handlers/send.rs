@@ -474,7 +474,14 @@ fn complete(
     added: &[(&str, String)],
 ) -> Result<Vec<u8>, Failure> {
     let mut complete = Vec::with_capacity(text.len() + ADDED_BYTES);
-    complete.extend_from_slice(text.as_bytes());
+    if given.receipt_handle {
+        let kept = properties::iter(text).filter(|(name, _)| *name != names::POP_CK);
+        for (name, value) in kept {
+            gantry_storage::message::push_property(&mut complete, name, value);
+        }
+    } else {
+        complete.extend_from_slice(text.as_bytes());
+    }
     let mut add = |is_given: bool, name: &str, value: &str| {
         if !is_given {
             gantry_storage::message::push_property(&mut complete, name, value);

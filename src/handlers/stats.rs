@@ -76,7 +76,7 @@ pub async fn consume_stats(group: &Group, request: &Request) -> Handled {
             .filter_map(|(topic, queue, at)| Some((tables.topic(topic)?, queue, at)))
             .collect()
     };
-    let name = group.name.clone();
+    let (name, consumer) = (group.name.clone(), header.consumer_group.to_owned());
     let reading = catalog::read_aside(group, move |store| {
         let mut stats = ConsumeStats::default();
         for (topic, queue, at) in positions {
@@ -87,11 +87,13 @@ pub async fn consume_stats(group: &Group, request: &Request) -> Handled {
             let Some(bounds) = store.queue_bounds(key) else {
                 continue;
             };
+            // What lies in between is handed out and not acknowledged.
+            let (at, pulled) = store.tables().leases().span(&consumer, key, at);
             let row = QueueProgress {
                 broker_offset: bounds.next.get() as i64,
                 consumer_offset: at.get() as i64,
                 last_timestamp: store_time_before(store, key, at)?,
-                pull_offset: at.get() as i64,
+                pull_offset: pulled.get() as i64,
             };
             stats.offset_table.insert(named(&name, &topic, queue), row);
         }

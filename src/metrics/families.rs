@@ -45,6 +45,7 @@ pub struct Families {
     pub messages_out: IntCounterVec,
     pub throughput_out: IntCounterVec,
     pub consumer_lag: CountGaugeVec,
+    pub consumer_inflight: CountGaugeVec,
     pub producer_connections: CountGaugeVec,
     pub consumer_connections: CountGaugeVec,
     pub connections: IntGaugeVec,
@@ -52,12 +53,20 @@ pub struct Families {
     pub process: ProcessFamilies,
     pub group: GroupFamilies,
     pub parked: ParkedFamilies,
+    pub pops: PopFamilies,
 }
 
 /// What the process as a whole reports.
 pub struct ProcessFamilies {
     pub disk_used_ratio: Gauge,
     pub resident_bytes: Gauge,
+}
+
+/// What becomes of messages that are handed out one by one.
+pub struct PopFamilies {
+    pub leases: CountGaugeVec,
+    pub acked: IntCounterVec,
+    pub redelivered: IntCounterVec,
 }
 
 /// What each group's replica reports about itself.
@@ -118,6 +127,11 @@ impl Families {
                 "Messages behind the committed offset, over all queues of the topic in this group",
                 OUT,
             ),
+            consumer_inflight: new.gauge(
+                "rocketmq_consumer_inflight_messages",
+                "Messages that are handed out by POP and not acknowledged",
+                OUT,
+            ),
             producer_connections: new.gauge(
                 "rocketmq_producer_connections",
                 "Producers that send heartbeats to this node",
@@ -137,6 +151,7 @@ impl Families {
             process: ProcessFamilies::new(&new),
             group: GroupFamilies::new(&new),
             parked: ParkedFamilies::new(&new),
+            pops: PopFamilies::new(&new),
         }
     }
 }
@@ -149,6 +164,20 @@ impl ProcessFamilies {
                 "Used part of the file system that holds the data; sends are refused at 0.90",
             ),
             resident_bytes: new.plain("gantry_process_resident_bytes", "Resident memory"),
+        }
+    }
+}
+
+impl PopFamilies {
+    fn new(new: &Maker<'_>) -> Self {
+        let group: &[&str] = &["group"];
+        let leases = "Messages that are handed out and not acknowledged, but for ordered groups";
+        let acked = "Messages that were acknowledged in time";
+        let redelivered = "Messages that nobody acknowledged in time and that come again";
+        PopFamilies {
+            leases: new.gauge("gantry_pop_leases", leases, group),
+            acked: new.counter("gantry_pop_acked_total", acked, group),
+            redelivered: new.counter("gantry_pop_redelivered_total", redelivered, group),
         }
     }
 }

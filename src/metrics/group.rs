@@ -34,9 +34,12 @@ pub struct GroupMetrics {
     held_total: IntCounter,
     refused: IntCounterVec,
     traffic: Traffic,
+    pop_acked: IntCounter,
+    pop_redelivered: IntCounter,
     gauges: Gauges,
     replica_lag: Sampled,
     consumer_lag: Sampled,
+    consumer_inflight: Sampled,
     elections: Followed,
     holes_found: Followed,
     holes_mended: Followed,
@@ -54,6 +57,7 @@ struct Gauges {
     topics: Count,
     consumer_groups: Count,
     holes: Count,
+    leases: Count,
 }
 
 /// A gauge of a count.
@@ -96,6 +100,8 @@ pub struct GroupSample {
     pub elections: u64,
     /// What is known of damage.
     pub damage: DamageStats,
+    /// Messages that are handed out.
+    pub leases: u64,
 }
 
 /// How far a consumer group is behind in a topic.
@@ -111,6 +117,8 @@ pub struct ConsumerLag {
     pub is_retry: bool,
     /// Messages behind the committed offsets, over all queues of the topic in this broker group.
     pub messages: u64,
+    /// Messages that are handed out by POP and not acknowledged.
+    pub in_flight: u64,
 }
 
 /// A request that waits for a leader, for as long as this lives.
@@ -139,6 +147,8 @@ impl GroupMetrics {
             held_total: of.held_total.with_label_values(label),
             refused: families.refused.clone(),
             traffic: Traffic::new(families, group),
+            pop_acked: families.pops.acked.with_label_values(label),
+            pop_redelivered: families.pops.redelivered.with_label_values(label),
             gauges: Gauges {
                 term: of.term.with_label_values(label),
                 is_leader: of.is_leader.with_label_values(label),
@@ -149,9 +159,11 @@ impl GroupMetrics {
                 topics: of.topics.with_label_values(label),
                 consumer_groups: of.consumer_groups.with_label_values(label),
                 holes: of.holes.with_label_values(label),
+                leases: families.pops.leases.with_label_values(label),
             },
             replica_lag: Sampled::new(&of.replica_lag),
             consumer_lag: Sampled::new(&families.consumer_lag),
+            consumer_inflight: Sampled::new(&families.consumer_inflight),
             elections: Followed(Mutex::new(of.elections.with_label_values(label))),
             holes_found: Followed(Mutex::new(of.holes_found.with_label_values(label))),
             holes_mended: Followed(Mutex::new(of.holes_mended.with_label_values(label))),
@@ -199,6 +211,16 @@ impl GroupMetrics {
         self.traffic.count_out(names, flags, messages, bytes);
     }
 
+    /// Counts messages that were acknowledged in time.
+    pub fn pop_acked(&self, messages: u64) {
+        self.pop_acked.inc_by(messages);
+    }
+
+    /// Counts messages that come again.
+    pub fn pop_redelivered(&self, messages: u64) {
+        self.pop_redelivered.inc_by(messages);
+    }
+
     /// Ends the counters of topics and consumer groups that are gone. A group that pulls without
     /// being in the table has to count as alive, or its counter begins again at every scrape.
     /// Counting waits for this: the closures answer from memory and count nothing themselves.
@@ -224,6 +246,7 @@ impl GroupMetrics {
         self.show_lags(sample);
 
         gauges.holes.set(sample.damage.holes.len() as u64);
+        gauges.leases.set(sample.leases);
         self.elections.follow(sample.elections);
         self.holes_found.follow(sample.damage.found);
         self.holes_mended.follow(sample.damage.mended);
@@ -234,16 +257,21 @@ impl GroupMetrics {
     fn show_lags(&self, sample: &GroupSample) {
         let mut replicas = HashMap::new();
         let mut consumers = HashMap::new();
+        let mut in_flight = HashMap::new();
         if sample.is_leader {
             for (peer, entries) in &sample.lag {
                 replicas.insert(vec![self.group.clone(), peer.to_string()], *entries);
             }
             for lag in &sample.consumer_lag {
                 consumers.insert(self.lag_labels(lag), lag.messages);
+                if lag.in_flight > 0 {
+                    in_flight.insert(self.lag_labels(lag), lag.in_flight);
+                }
             }
         }
         self.replica_lag.replace(replicas);
         self.consumer_lag.replace(consumers);
+        self.consumer_inflight.replace(in_flight);
     }
 
     fn lag_labels(&self, lag: &ConsumerLag) -> Vec<String> {

@@ -195,8 +195,10 @@ fn leading() -> GroupSample {
         is_system: false,
         is_retry,
         messages: 12,
+        in_flight: u64::from(is_retry) * 3,
     };
     GroupSample {
+        leases: 7,
         term: 3,
         is_leader: true,
         last: 103,
@@ -304,6 +306,7 @@ fn a_sample_sets_its_gauges_and_former_leaders_show_no_lag() {
         ("gantry_raft_applied_index", 101.0),
         ("gantry_elections_total", 2.0),
         ("gantry_log_holes", 0.0),
+        ("gantry_pop_leases", 7.0),
         ("gantry_log_holes_found_total", 3.0),
         ("gantry_log_holes_mended_total", 2.0),
         ("gantry_scrubbed_bytes_total", 1048576.0),
@@ -318,6 +321,10 @@ fn a_sample_sets_its_gauges_and_former_leaders_show_no_lag() {
         value(&metrics, "rocketmq_consumer_lag_messages", &retry),
         Some(12.0)
     );
+    let in_flight =
+        |labels: &[(&str, &str)]| value(&metrics, "rocketmq_consumer_inflight_messages", labels);
+    assert_eq!(in_flight(&retry), Some(3.0));
+    assert_eq!(in_flight(&[("topic", "orders")]), None, "that one pulls");
     assert_eq!(
         value(&metrics, "gantry_replica_lag_entries", &[("peer", "3")]),
         Some(0.0)

@@ -10,8 +10,8 @@ use crate::broker::Broker;
 use crate::error::Failure;
 use crate::group::Group;
 use crate::handlers::{
-    Handled, end_transaction, groups, heartbeat, kv, locks, offsets, pull, query, recall, routing,
-    send, send_back, stats, topics,
+    Handled, assignment, end_transaction, groups, heartbeat, kv, leases, locks, offsets, pop,
+    pop_status, pull, query, recall, routing, send, send_back, stats, topics,
 };
 use crate::metrics::Metrics;
 
@@ -120,6 +120,25 @@ async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request) -> 
         RequestCode::QUERY_MESSAGE => query::by_key(group, routes, request).await,
         RequestCode::RECALL_MESSAGE => recall::recall(group, request).await,
         RequestCode::VIEW_MESSAGE_BY_ID => query::by_offset(group, routes, request).await,
+        _ => hand_out(broker, group, request).await,
+    }
+}
+
+/// What consumers ask that pop.
+async fn hand_out(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request) -> Handled {
+    match request.code() {
+        RequestCode::POP_MESSAGE => pop::handle(broker, group, request).await,
+        RequestCode::ACK_MESSAGE => leases::ack(broker, group, request).await,
+        RequestCode::BATCH_ACK_MESSAGE => leases::ack_batch(broker, group, request).await,
+        RequestCode::CHANGE_MESSAGE_INVISIBLETIME => {
+            leases::change_invisible(broker, group, request).await
+        }
+        RequestCode::NOTIFICATION => pop_status::notification(broker, group, request).await,
+        RequestCode::PEEK_MESSAGE => pop_status::peek(broker, group, request).await,
+        RequestCode::POLLING_INFO => pop_status::polling_info(group, request).await,
+        RequestCode::QUERY_ASSIGNMENT => assignment::query(broker, group, request),
+        RequestCode::SET_MESSAGE_REQUEST_MODE => assignment::set_mode(group, request).await,
+        RequestCode::GET_ALL_MESSAGE_REQUEST_MODE => assignment::all_modes(group, request).await,
         _ => administer(broker, group, request).await,
     }
 }

@@ -72,7 +72,7 @@ pub enum RowKind {
 
 impl RowKind {
     /// All kinds, each at its number.
-    const ALL: [RowKind; 5] = [
+    pub const ALL: [RowKind; 5] = [
         RowKind::Ordinary,
         RowKind::Timer,
         RowKind::Resolves,

@@ -4,7 +4,7 @@
 //!  0 magic u32  4 version u32  8 CRC u32 (of the rest)  12 bincode of `Image`
 //! ```
 //!
-//! Version 1 ended before what is parked: it is read as version 2 with nothing there.
+//! Version 1 ended before what is parked: it is read as version 2 with nothing behind its end.
 //!
 //! On disk in `checkpoint-<index of the record, 20 digits>`.
 
@@ -23,12 +23,12 @@ use crate::fs::FileSystem;
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
-use crate::tables::{Parked, Tables};
+use crate::tables::{Leases, Parked, RequestModes, Tables};
 
 /// `GCKP`, little-endian.
 const MAGIC: u32 = 0x504b_4347;
 const VERSION: u32 = 2;
-/// The version without what is parked.
+/// The version without what is parked, leases and request modes.
 const VERSION_WITHOUT_PARKED: u32 = 1;
 const HEADER_BYTES: usize = 12;
 const PREFIX: &str = "checkpoint-";
@@ -53,6 +53,11 @@ pub(crate) struct Image<'a> {
     /// What waits in the log; the tables are encoded without it. Borrowed for encoding, since there may be
     /// millions.
     pub parked: Cow<'a, Parked>,
+    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there may
+    /// be many.
+    pub leases: Cow<'a, Leases>,
+    /// How groups ask for messages; the tables are encoded without it.
+    pub request_modes: Cow<'a, RequestModes>,
 }
 
 impl Image<'_> {
@@ -112,7 +117,13 @@ impl Checkpoint {
             return Err(NotACheckpoint("CRC mismatch".to_owned()));
         }
         let decoded = if version == VERSION_WITHOUT_PARKED {
-            codec::decode(&[body, &codec::encode(&Parked::default())].concat())
+            let rest = (
+                Parked::default(),
+                Leases::default(),
+                RequestModes::default(),
+            );
+            let rest = codec::encode(&rest);
+            codec::decode(&[body, &rest].concat())
         } else {
             codec::decode(body)
         };
@@ -205,6 +216,8 @@ mod tests {
                 QueueOffset::new(5),
             )],
             parked: Cow::default(),
+            leases: Cow::default(),
+            request_modes: Cow::default(),
         }
     }
 
@@ -219,6 +232,24 @@ mod tests {
             assert!(Checkpoint::decode(&bad).is_err(), "byte {at}");
             assert!(Checkpoint::decode(&bytes[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_first_version_has_nothing_behind_its_end() {
+        let image = sample(7);
+        let (applied, membership) = (image.applied, image.membership.clone());
+        let (next_offset, tables) = (image.next_offset, image.tables.clone());
+        let before = (
+            applied,
+            membership,
+            next_offset,
+            tables,
+            image.queues.clone(),
+        );
+        let mut bytes = Checkpoint::seal(&codec::encode(&before));
+        assert!(Checkpoint::decode(&bytes).is_err(), "it says version 2");
+        bytes[4..8].copy_from_slice(&VERSION_WITHOUT_PARKED.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes).unwrap(), image);
     }
 
     #[test]

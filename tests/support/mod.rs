@@ -2,7 +2,7 @@
 
 pub mod cluster;
 pub mod messages;
-mod ports;
+pub mod ports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -32,6 +32,15 @@ pub struct OneNode {
     pub http: SocketAddr,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
+    place: Place,
+}
+
+/// Where a node is: its directory, its ports, and the configuration that names both.
+struct Place {
+    configuration: String,
+    namesrv: SocketAddr,
+    http: SocketAddr,
+    group: SocketAddr,
     _directory: TempDir,
     _ports: Hundred,
 }
@@ -70,23 +79,35 @@ impl OneNode {
             "#,
             directory.path()
         );
-        let config = ConfigFile::parse(&text).unwrap().resolve().unwrap();
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::start_in(Place {
+            configuration: text,
+            namesrv: local(namesrv),
+            http: local(http),
+            group: local(group),
+            _directory: directory,
+            _ports: ports,
+        })
+        .await
+    }
+
+    async fn start_in(place: Place) -> OneNode {
+        let file = ConfigFile::parse(&place.configuration).unwrap();
+        let config = file.resolve().unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let until = async { drop(stopped.await) };
             gantry::node::run(config, until).await.unwrap();
         });
-        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let node = OneNode {
-            group_address: at(group),
-            namesrv: at(namesrv),
-            http: at(http),
+            group_address: place.group,
+            namesrv: place.namesrv,
+            http: place.http,
             stop,
             running,
-            _directory: directory,
-            _ports: ports,
+            place,
         };
-        node.wait_until_ready(at(http)).await;
+        node.wait_until_ready(node.place.http).await;
         node
     }
 
@@ -132,8 +153,20 @@ impl OneNode {
 
     /// Stops the node as a signal would.
     pub async fn stop(self) {
+        drop(self.stopped().await);
+    }
+
+    /// Stops the node, and starts it again with what it has on its disk.
+    #[allow(dead_code, reason = "not every test needs a second start")]
+    pub async fn restart(self) -> OneNode {
+        let place = self.stopped().await;
+        Self::start_in(place).await
+    }
+
+    async fn stopped(self) -> Place {
         self.stop.send(()).unwrap();
         self.running.await.unwrap();
+        self.place
     }
 }
 
@@ -161,7 +194,11 @@ pub struct Connection {
 impl Connection {
     /// A connection to an address.
     pub async fn to(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// A connection that has just been made.
+    pub fn over(stream: TcpStream) -> Connection {
         Connection {
             stream,
             buffer: BytesMut::new(),

@@ -11,6 +11,8 @@ pub(super) struct Given {
     pub trace_on: bool,
     pub cluster: bool,
     pub unique_key: bool,
+    /// Of a message that was popped and is sent again: the copy has no lease.
+    pub receipt_handle: bool,
     /// The half message of a transaction.
     pub prepared: bool,
     /// For how long its producer is not to be asked about the transaction.
@@ -28,6 +30,7 @@ impl Given {
                 names::TRACE_ON => given.trace_on = true,
                 names::CLUSTER => given.cluster = true,
                 names::UNIQ_KEY => given.unique_key = true,
+                names::POP_CK => given.receipt_handle = true,
                 names::TRANSACTION_PREPARED => {
                     given.prepared = value.eq_ignore_ascii_case("true");
                 }

@@ -26,7 +26,7 @@ pub enum RowResult {
     TopicGone,
     /// Its topic has fewer queues by now. It is in no queue.
     QueueGone,
-    /// It was to take the place of a message that waited, which does not any more. It is in no queue.
+    /// It was to take the place of another one, for which that was done before. It is in no queue.
     AlreadyResolved,
 }
 
@@ -65,6 +65,10 @@ pub struct Applied {
     pub next_timer_ms: Option<u64>,
     /// When the producer of a half message is asked next, after the record; milliseconds since 1970.
     pub next_check_ms: Option<u64>,
+    /// Queues in which somebody may find messages now although none came.
+    pub freed: Vec<QueueKey>,
+    /// When the next message that is handed out is due, after the record; milliseconds since 1970.
+    pub next_lease_ms: Option<u64>,
 }
 
 /// Everything behind the store's lock.
@@ -93,6 +97,8 @@ impl State {
     pub(crate) fn from_image(image: Image<'_>) -> Self {
         let mut tables = image.tables.into_owned();
         *tables.parked_mut() = image.parked.into_owned();
+        let leases = image.leases.into_owned();
+        let tables = tables.with_pops(leases, image.request_modes.into_owned());
         let membership = image
             .membership
             .map(|(index, tag, bytes)| (index, tag, Bytes::from(bytes)));
@@ -122,6 +128,8 @@ impl State {
                 false => self.queues.next_offsets(),
             },
             parked: Cow::Borrowed(self.tables.parked()),
+            leases: Cow::Borrowed(self.tables.leases()),
+            request_modes: Cow::Borrowed(self.tables.request_modes()),
         })
     }
 
@@ -154,6 +162,7 @@ impl State {
         applied.next_timer_ms = parked.timers().first_ms();
         let next_check_ms = parked.halves().first_ms();
         applied.next_check_ms = next_check_ms.filter(|next_ms| *next_ms < GIVEN_UP_MS);
+        applied.next_lease_ms = self.tables.leases().first_due_ms();
         applied
     }
 
@@ -194,8 +203,13 @@ impl State {
         let commands = batch
             .commands()
             .unwrap_or_else(|error| panic!("record {index} cannot be applied: {error}"));
+        let mut unwanted_rows = Vec::new();
         for command in commands {
+            applied.freed.extend(command.frees());
             let (result, deleted) = self.tables.apply(command);
+            if let CommandResult::Redelivered { unwanted } = &result {
+                unwanted_rows.extend_from_slice(unwanted);
+            }
             applied.commands.push(result);
             if let Some(topic_id) = deleted {
                 self.queues.remove_topic(topic_id);
@@ -206,9 +220,13 @@ impl State {
         }
         let payload_at = located.payload_offset();
         applied.rows.reserve(batch.message_count());
-        for (row, key_hashes) in batch.rows() {
+        for (number, (row, key_hashes)) in batch.rows().enumerate() {
             let offset = payload_at.plus(u64::from(row.position));
-            let result = self.place(&row, offset, applied);
+            let is_unwanted = unwanted_rows.contains(&(number as u32));
+            let result = match is_unwanted {
+                true => RowResult::AlreadyResolved,
+                false => self.place(&row, offset, applied),
+            };
             if let RowResult::Stored(_) = result {
                 self.index(key_hashes, segment_base, offset);
             }

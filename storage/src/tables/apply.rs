@@ -1,12 +1,15 @@
 //! What a command does to the tables.
 
+mod pop;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, CommandResult, OffsetCommit};
 use super::{
-    ConsumerOffsets, Groups, KeyValues, Locks, Parked, SubscriptionGroupConfig, Topic, Topics,
+    ConsumerOffsets, Groups, KeyValues, Leases, Locks, Parked, RequestModes,
+    SubscriptionGroupConfig, Topic, Topics,
 };
 use crate::planted::{Bug, planted};
 use crate::position::QueueOffset;
@@ -23,6 +26,11 @@ pub struct Tables {
     /// Stored by itself, behind everything else: see `checkpoint`.
     #[serde(skip)]
     parked: Parked,
+    /// Encoded apart, like the next one: checkpoints of older versions end before them.
+    #[serde(skip)]
+    leases: Leases,
+    #[serde(skip)]
+    request_modes: RequestModes,
 }
 
 impl Tables {
@@ -79,6 +87,23 @@ impl Tables {
     /// Keys and values of a namespace, ordered.
     pub fn kv_namespace(&self, namespace: &str) -> impl Iterator<Item = (&str, &str)> {
         self.values.of_namespace(namespace)
+    }
+
+    /// Messages that are handed out.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// How groups ask for messages.
+    pub fn request_modes(&self) -> &RequestModes {
+        &self.request_modes
+    }
+
+    /// The same tables with what was encoded apart.
+    pub(crate) fn with_pops(mut self, leases: Leases, request_modes: RequestModes) -> Self {
+        self.leases = leases;
+        self.request_modes = request_modes;
+        self
     }
 
     /// Who has a queue for itself, by the log's clock.
@@ -178,6 +203,7 @@ impl Tables {
                     self.parked.checked(half, next_ms);
                 }
             }
+            popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
     }
@@ -194,12 +220,16 @@ impl Tables {
         let topic = self.topics.remove(name)?;
         self.offsets.remove_topic(name);
         self.locks.remove_topic(name);
+        self.leases.remove_topic(topic.id);
+        self.request_modes.remove_topic(name);
         Some(topic.id)
     }
 
     fn delete_group(&mut self, name: &str, clean_offsets: bool) {
         self.groups.remove(name);
         self.locks.remove_group(name);
+        self.leases.remove_group(name);
+        self.request_modes.remove_group(name);
         if clean_offsets {
             self.offsets.remove_group(name);
         }

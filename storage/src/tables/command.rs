@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::groups::SubscriptionGroupConfig;
+use super::leases::LeaseName;
+use super::request_modes::RequestMode;
 use super::topics::TopicConfig;
 use crate::codec;
 use crate::position::{PhysicalOffset, QueueOffset};
+use crate::queue_offsets::QueueKey;
 
 /// Where a consumer group is in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,33 @@ pub struct OffsetCommit {
     pub queue: u16,
     /// Next offset that the group wants to read.
     pub offset: QueueOffset,
+}
+
+/// Messages of a queue that a group is to get. Whoever chose them saw the group at `expected`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The consumer offset that they were chosen with; `None`: there was none.
+    pub expected: Option<QueueOffset>,
+    /// Where the group goes on: what lies in between and is not in `offsets` did not match.
+    pub next: QueueOffset,
+    /// The messages, ascending; may be none.
+    pub offsets: Vec<QueueOffset>,
+    /// For how long nobody else gets them; milliseconds.
+    pub invisible_ms: u64,
+    /// Consumed in order, by the attempt of this name; empty for no name.
+    pub in_order: Option<String>,
+}
+
+/// A lease whose time has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redelivery {
+    /// Who had the message.
+    pub group: String,
+    /// The lease.
+    pub name: LeaseName,
+    /// The message of the same batch that takes its place, by its number; `None` if there is nothing to hand
+    /// out any more.
+    pub row: Option<u32>,
 }
 
 /// A change of the tables.
@@ -114,6 +144,72 @@ pub enum Command {
         /// Where each is, and when its producer is asked again; milliseconds since 1970.
         next: Vec<(PhysicalOffset, u64)>,
     },
+    /// Hands messages out. Result: `Popped`, or `Refused` if the group is not where it was seen, the queue is
+    /// taken, or too much is not acknowledged.
+    Pop {
+        /// Consumer group.
+        group: String,
+        /// The queue.
+        key: QueueKey,
+        /// The messages.
+        grant: Grant,
+    },
+    /// Messages that were handed out are done with. Result: `Ended`.
+    Ack {
+        /// Consumer group.
+        group: String,
+        /// Which.
+        leases: Vec<LeaseName>,
+    },
+    /// The same for messages that are consumed in order. Result: `Ended`.
+    AckInOrder {
+        /// Consumer group.
+        group: String,
+        /// Which.
+        leases: Vec<LeaseName>,
+    },
+    /// A message is handed out again so much later than now. Result: `Popped` with the new name of the lease, or
+    /// `Ended` with `false`.
+    ChangeInvisible {
+        /// Consumer group.
+        group: String,
+        /// Which.
+        lease: LeaseName,
+        /// Milliseconds from now.
+        invisible_ms: u64,
+        /// Whether it is consumed in order; its lease keeps its name then.
+        in_order: bool,
+    },
+    /// Ends leases whose time has passed; messages of the same batch take their place. Result: `Redelivered`.
+    Redeliver {
+        /// Which.
+        leases: Vec<Redelivery>,
+    },
+    /// Decides how a group asks for the messages of a topic.
+    SetRequestMode {
+        /// Topic by name.
+        topic: String,
+        /// Consumer group.
+        group: String,
+        /// How.
+        mode: RequestMode,
+    },
+}
+
+impl Command {
+    /// Queues that somebody who waits may find messages in after this, although none came.
+    pub(crate) fn frees(&self) -> Vec<QueueKey> {
+        match self {
+            Command::AckInOrder { leases, .. } => leases.iter().map(|name| name.key).collect(),
+            Command::ChangeInvisible {
+                lease,
+                in_order: true,
+                ..
+            } => vec![lease.key],
+            Command::Redeliver { leases } => leases.iter().map(|lease| lease.name.key).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// What a command did.
@@ -129,6 +225,21 @@ pub enum CommandResult {
     Refused(String),
     /// So many messages waited until now.
     Resolved(u64),
+    /// Messages were handed out, or are handed out for another time.
+    Popped {
+        /// When, by the log's clock: with it, leases have their names.
+        pop_ms: u64,
+        /// How often each was handed out before; only if they are consumed in order.
+        times: Vec<u32>,
+    },
+    /// For each lease, whether there was one of this name. It has ended.
+    Ended(Vec<bool>),
+    /// Leases have ended.
+    Redelivered {
+        /// Messages of the same batch, by their numbers, that are not stored: the leases that they were for had
+        /// ended before.
+        unwanted: Vec<u32>,
+    },
 }
 
 /// Commands as bytes, for the way to the leader.

@@ -9,16 +9,24 @@ mod command;
 mod consumer_offsets;
 mod groups;
 mod kv;
+mod leases;
 mod locks;
 mod parked;
+mod request_modes;
 mod schedule;
 mod topics;
 
 pub use apply::Tables;
-pub use command::{Command, CommandResult, OffsetCommit, decode_commands, encode_commands};
+pub use command::{
+    Command, CommandResult, Grant, OffsetCommit, Redelivery, decode_commands, encode_commands,
+};
 pub use groups::{RetryPolicy, SubscriptionGroupConfig};
+pub use leases::{
+    DueLease, LEASES_MAX, LEASES_PER_QUEUE_MAX, Lease, LeaseName, Leases, OrderBatch, OrderEntry,
+};
 pub use locks::LOCK_LEASE_MS;
 pub use parked::{GIVEN_UP_MS, Parked};
+pub use request_modes::{RequestMode, RequestModes};
 pub use schedule::Schedule;
 pub use topics::{FilterType, PERM_INHERIT, PERM_READ, PERM_WRITE, Topic, TopicConfig};
 

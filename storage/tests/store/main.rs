@@ -4,6 +4,7 @@
 mod apply;
 mod crash;
 mod parked;
+mod pop;
 mod rebuild;
 mod rig;
 mod search;

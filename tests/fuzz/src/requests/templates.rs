@@ -432,7 +432,7 @@ pub(super) const TEMPLATES: &[Template] = &[
             ("maxMsgNums", "32"),
             ("invisibleTime", "60000"),
             ("pollTime", "10"),
-            ("bornTime", "1"),
+            ("bornTime", "9000000000000"),
             ("initMode", "0"),
             ("expType", "TAG"),
             ("exp", "*"),
@@ -450,5 +450,28 @@ pub(super) const TEMPLATES: &[Template] = &[
             ("offset", "0"),
         ],
         b"",
+    ),
+    template(
+        200053,
+        &[
+            ("consumerGroup", "G"),
+            ("topic", "T"),
+            ("queueId", "0"),
+            ("extraInfo", "0 1 60000 999 0 broker-a 0 0"),
+            ("offset", "0"),
+            ("invisibleTime", "1"),
+        ],
+        b"",
+    ),
+    template(
+        200151,
+        &[],
+        b"{\"brokerName\":\"broker-a\",\"acks\":[{\"c\":\"G\",\"t\":\"T\",\"r\":\"0\",\"so\":0,\"q\":0,\
+          \"rq\":0,\"pt\":1,\"it\":60000,\"b\":\"BQE=\"}]}",
+    ),
+    template(
+        401,
+        &[],
+        b"{\"topic\":\"T\",\"consumerGroup\":\"G\",\"mode\":\"POP\",\"popShareQueueNum\":1}",
     ),
 ];
