@@ -27,12 +27,14 @@ macro_rules! standard_body {
 
 mod cluster;
 mod connection;
+mod consume_queue;
 mod group;
 mod group_config;
 mod heartbeat;
 mod lock;
 mod offsets;
 mod queue;
+mod replication;
 mod route;
 mod stats;
 mod subscription;
@@ -41,12 +43,14 @@ mod topic_config;
 
 pub use cluster::*;
 pub use connection::*;
+pub use consume_queue::*;
 pub use group::*;
 pub use group_config::*;
 pub use heartbeat::*;
 pub use lock::*;
 pub use offsets::*;
 pub use queue::*;
+pub use replication::*;
 pub use route::*;
 pub use stats::*;
 pub use subscription::*;
