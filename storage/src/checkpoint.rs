@@ -24,7 +24,7 @@ use crate::tables::Tables;
 
 /// `GCKP`, little-endian.
 const MAGIC: u32 = 0x504b_4347;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 12;
 const PREFIX: &str = "checkpoint-";
 const DRAFT_SUFFIX: &str = ".new";

@@ -103,6 +103,18 @@ pub enum Command {
         /// The settings.
         config: SubscriptionGroupConfig,
     },
+    /// Moves groups to other positions. Until [`Command::ConfirmReset`] what their members commit in these
+    /// queues is ignored. Entries of topics that do not exist are skipped.
+    ResetOffsets {
+        /// The new positions.
+        entries: Vec<OffsetCommit>,
+    },
+    /// A group reads from where it was moved to: what its members commit counts again. Nothing happens if
+    /// it was moved elsewhere since.
+    ConfirmReset {
+        /// The position that it was moved to.
+        entry: OffsetCommit,
+    },
 }
 
 /// What a command did.

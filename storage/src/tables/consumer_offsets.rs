@@ -54,6 +54,22 @@ impl ConsumerOffsets {
         reading.map(|(group, _)| group.as_str())
     }
 
+    /// Forgets one position.
+    pub(super) fn remove(&mut self, group: &str, topic: &str, queue: u16) {
+        let Some(topics) = self.groups.get_mut(group) else {
+            return;
+        };
+        if let Some(queues) = topics.get_mut(topic) {
+            queues.remove(&queue);
+            if queues.is_empty() {
+                topics.remove(topic);
+            }
+        }
+        if topics.is_empty() {
+            self.groups.remove(group);
+        }
+    }
+
     pub(super) fn remove_group(&mut self, group: &str) {
         self.groups.remove(group);
     }
