@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::broker::Broker;
+use crate::client_calls;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
 use crate::filters::Filters;
@@ -38,6 +39,7 @@ use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
 use crate::scrub;
 use crate::sessions::Sessions;
+use crate::statistics::{self, Mornings};
 use crate::status;
 
 /// Why a node could not start or had to stop.
@@ -283,6 +285,7 @@ async fn start_groups(
     }
     let groups: Vec<Arc<Group>> = groups.into_iter().map(|(group, _)| group).collect();
     background.spawn(memory::run(groups.clone()));
+    background.spawn(statistics::run(groups.clone(), parts.host.clock.clone()));
     let events = parts
         .events
         .lock()
@@ -372,6 +375,7 @@ async fn start_group(
         metrics,
         segment_bytes: config.log.segment_bytes,
         disk: parts.disk.clone(),
+        mornings: Mornings::default(),
     };
     Ok((Arc::new(group), offsets))
 }
@@ -475,7 +479,8 @@ async fn answer_call(
             }
             Ok(encode_raw_reply(Ok(Vec::new())))
         }
-        Method::ClientCall => Err("not supported by this version".to_string()),
+        Method::ClientCall => client_calls::accept(broker, body).await,
+        Method::Counters => statistics::answer(broker, hosted, &body),
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Method {
     ClientCall = 4,
     /// The calling node stops: it is not to be given leadership any more.
     Leaving = 5,
+    /// What the called node counted.
+    Counters = 6,
 }
 
 impl Method {
@@ -37,6 +39,7 @@ impl Method {
             3 => Method::Sessions,
             4 => Method::ClientCall,
             5 => Method::Leaving,
+            6 => Method::Counters,
             _ => return None,
         })
     }

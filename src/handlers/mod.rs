@@ -1,18 +1,26 @@
 //! One request, one function: read the typed header, check it, call one domain function, format the
 //! answer. Handlers know no other handlers.
 
+pub mod counters;
 pub mod groups;
 pub mod heartbeat;
 pub mod kv;
 pub mod locks;
+pub mod members;
 pub mod offsets;
+pub mod permissions;
+pub mod progress;
 pub mod pull;
 pub mod query;
+pub mod replication;
+pub mod reply;
+pub mod resets;
 pub mod routing;
 pub mod send;
 pub mod send_back;
 pub mod stats;
 pub mod topics;
+pub mod unsupported;
 
 use bytes::Bytes;
 use gantry_protocol::RemotingCommand;

@@ -21,6 +21,8 @@ use crate::broker::Broker;
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
+use crate::message_types;
+use crate::permissions;
 use crate::remoting::Request;
 
 /// RocketMQ's limit of a message's body, and of a batch's.
@@ -77,9 +79,26 @@ fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, 
     }
     let known = group.store.tables().topic(checked.header.topic);
     match known {
-        Some(topic) => accept(broker, topic, &checked, request).map(Step::Append),
+        Some(topic) => {
+            check_broker_permission(group, &topic)?;
+            accept(broker, topic, &checked, request).map(Step::Append)
+        }
         None => Ok(Step::CreateTopic),
     }
+}
+
+/// RocketMQ refuses ordered topics alone: producers of the others see the routes and go elsewhere, and what
+/// still comes is written.
+fn check_broker_permission(group: &Group, topic: &Topic) -> Result<(), Failure> {
+    let writable = || permissions::of_broker(&group.store.tables()) & PERM_WRITE != 0;
+    if topic.config.order && !writable() {
+        let reason = format!(
+            "the broker {} takes no messages of ordered topics now",
+            group.name
+        );
+        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
+    }
+    Ok(())
 }
 
 fn refuse(group: &Group, request: Request, failure: &Failure) {
@@ -345,8 +364,9 @@ fn accept(
     let queue_id = choose_queue(&topic, header.queue_id)?;
     let body = &request.command.body;
     let messages = if header.is_batch() {
-        Messages::Batch(unpack(broker, header, body)?)
+        Messages::Batch(unpack(broker, &topic, header, body)?)
     } else {
+        message_types::check(&topic.config, header.properties.unwrap_or_default())?;
         Messages::One(Part {
             flag: header.flag,
             body: body.clone(),
@@ -368,7 +388,12 @@ fn accept(
 }
 
 /// The messages of a batch.
-fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec<Part>, Failure> {
+fn unpack(
+    broker: &Broker,
+    topic: &Topic,
+    header: &SendRequest<'_>,
+    body: &Bytes,
+) -> Result<Vec<Part>, Failure> {
     if names_of::group_of_retry_topic(header.topic).is_some() {
         let reason = "a retry topic takes no batches";
         return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
@@ -379,6 +404,7 @@ fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec
             message.map_err(|e| Failure::code(ResponseCode::MESSAGE_ILLEGAL, e.to_string()))?;
         let given = Given::of(message.properties);
         check_supported(header, &given)?;
+        message_types::check(&topic.config, message.properties)?;
         parts.push(Part {
             flag: message.flag,
             body: body.slice_ref(message.body),

@@ -30,7 +30,8 @@ pub struct GroupMetrics {
     held: IntGauge,
     held_total: IntCounter,
     refused: IntCounterVec,
-    traffic: Traffic,
+    /// Messages in and out.
+    pub traffic: Traffic,
     gauges: Gauges,
     replica_lag: Sampled,
     consumer_lag: Sampled,
