@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{bench, consume, dev, failover, group, send, server, status, topic};
+use super::{bench, consume, dev, failover, group, mqadmin, send, server, status, topic};
 use crate::client::Client;
 use crate::units;
 
@@ -37,6 +37,8 @@ enum Command {
     Send(send::SendArgs),
     /// Read messages from all queues of a topic.
     Consume(consume::ConsumeArgs),
+    /// RocketMQ's own command names and flags.
+    Mqadmin(mqadmin::MqadminArgs),
     /// See what the cluster does when something breaks.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -121,6 +123,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Group(command) => group::run(command).await,
         Command::Send(args) => send::run(args).await,
         Command::Consume(args) => consume::run(args).await,
+        Command::Mqadmin(args) => mqadmin::run(args).await,
         Command::Demo(DemoCommand::Failover(args)) => failover::run(args).await,
         Command::Bench(command) => bench::run(command).await,
     }

@@ -12,6 +12,7 @@ mod failure;
 mod group;
 mod layout;
 mod load;
+mod mqadmin;
 mod nodes;
 mod output;
 mod send;

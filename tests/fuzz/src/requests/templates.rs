@@ -451,4 +451,46 @@ pub(super) const TEMPLATES: &[Template] = &[
         ],
         b"",
     ),
+    template(
+        223,
+        &[("topic", "T"), ("group", "G"), ("clientAddr", "c@1")],
+        b"",
+    ),
+    template(
+        308,
+        &[
+            ("filterGroups", "A,B"),
+            ("compareGroup", "G"),
+            ("topic", "T"),
+        ],
+        b"",
+    ),
+    template(
+        314,
+        &[
+            ("srcGroup", "G"),
+            ("destGroup", "H"),
+            ("topic", "T"),
+            ("offline", "true"),
+        ],
+        b"",
+    ),
+    template(
+        321,
+        &[
+            ("topic", "T"),
+            ("queueId", "0"),
+            ("index", "0"),
+            ("count", "5"),
+            ("consumerGroup", "G"),
+        ],
+        b"",
+    ),
+    template(
+        353,
+        &[("group", "G"), ("topic", "T"), ("readable", "false")],
+        b"",
+    ),
+    template(907, &[], b""),
+    template(1007, &[], b""),
 ];
