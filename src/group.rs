@@ -23,6 +23,7 @@ use crate::metrics::GroupMetrics;
 use crate::offset_commits::OffsetCommits;
 use crate::peer_calls::Method;
 use crate::pop::Pops;
+use crate::statistics::Mornings;
 
 /// How long a command or a current read waits for a leader. Below the 3 s of clients' own timeout.
 pub const HOLD: Duration = Duration::from_millis(2200);
@@ -66,6 +67,8 @@ pub struct Group {
     pub segment_bytes: u64,
     /// The disk that it is on.
     pub disk: Arc<Disk>,
+    /// Messages in and out at the last midnights.
+    pub mornings: Mornings,
 }
 
 impl Group {

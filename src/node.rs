@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::broker::Broker;
+use crate::client_calls;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
 use crate::due::{self, Signals};
@@ -40,6 +41,7 @@ use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
 use crate::routes::Routes;
 use crate::scrub;
 use crate::sessions::Sessions;
+use crate::statistics::{self, Mornings};
 use crate::status;
 use crate::transactions;
 use crate::transfer;
@@ -292,6 +294,7 @@ async fn start_groups(
     }
     let groups: Vec<Arc<Group>> = groups.into_iter().map(|(group, _)| group).collect();
     background.spawn(memory::run(groups.clone()));
+    background.spawn(statistics::run(groups.clone(), parts.host.clock.clone()));
     let events = parts
         .events
         .lock()
@@ -392,6 +395,7 @@ async fn start_group(
         metrics,
         segment_bytes: config.log.segment_bytes,
         disk: parts.disk.clone(),
+        mornings: Mornings::default(),
     };
     Ok((Arc::new(group), offsets))
 }
@@ -523,7 +527,8 @@ async fn answer_call(
             transfer::prefer(hosted, NodeNumber::from_le_bytes(*node)).await;
             Ok(encode_raw_reply(Ok(Vec::new())))
         }
-        Method::ClientCall => Err("not supported by this version".to_string()),
+        Method::ClientCall => client_calls::accept(broker, body).await,
+        Method::Counters => statistics::answer(broker, hosted, &body),
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Method {
     AskProducer = 8,
     /// Who is to lead the group from now on; the body is the node's number, u16.
     Prefer = 6,
+    /// What the called node counted.
+    Counters = 7,
 }
 
 impl Method {
@@ -43,6 +45,7 @@ impl Method {
             5 => Method::Leaving,
             8 => Method::AskProducer,
             6 => Method::Prefer,
+            7 => Method::Counters,
             _ => return None,
         })
     }

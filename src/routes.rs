@@ -22,6 +22,7 @@ use crate::catalog::on_each;
 use crate::config::{Config, ListenerConfig};
 use crate::error::Failure;
 use crate::group::Group;
+use crate::permissions;
 
 /// How long a start waits for host names.
 const RESOLVE_WAIT: Duration = Duration::from_secs(1);
@@ -142,11 +143,16 @@ impl Routes {
     fn known_route(&self, topic: &str, listener: usize) -> TopicRoute {
         let mut route = TopicRoute::default();
         for group in &self.groups {
-            let topic = group.store.tables().topic(topic);
+            let (topic, perm) = {
+                let tables = group.store.tables();
+                let topic = tables.topic(topic);
+                let perm = topic.as_ref().map_or(0, |topic| topic.config.perm);
+                (topic, permissions::routed(&tables, perm))
+            };
             if let Some(topic) = topic {
                 route
                     .queue_datas
-                    .push(queue_data(&group.name, &topic.config));
+                    .push(queue_data(&group.name, (&topic.config, perm)));
                 route.broker_datas.push(self.broker(group, listener));
             }
         }
@@ -241,10 +247,10 @@ fn broker_ids(
         .collect()
 }
 
-fn queue_data(group: &str, topic: &TopicConfig) -> QueueData {
+fn queue_data(group: &str, (topic, perm): (&TopicConfig, u8)) -> QueueData {
     QueueData {
         broker_name: group.to_string(),
-        perm: i32::from(topic.perm),
+        perm: i32::from(perm),
         read_queue_nums: i32::from(topic.read_queues),
         topic_sys_flag: topic.sys_flag as i32,
         write_queue_nums: i32::from(topic.write_queues),

@@ -7,11 +7,14 @@
 mod census;
 mod registry;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use gantry_protocol::bodies::{ConsumerConnection, Heartbeat, ProducerConnection, Subscription};
+use gantry_protocol::bodies::{
+    AllProducers, ConsumerConnection, Heartbeat, ProducerConnection, Subscription,
+};
 use gantry_protocol::headers::NotifyConsumersRequest;
 use gantry_protocol::{Language, RemotingCommand, RequestCode, json};
 use gantry_raft::{CallError, GroupId, NodeNumber, Peers};
@@ -24,6 +27,8 @@ use crate::metrics;
 use crate::peer_calls::Method;
 use crate::remoting::Channel;
 use registry::{Client, News, Registry};
+
+pub use registry::{Member, Whom};
 
 /// How long changes are gathered before the table is sent.
 const GATHER: Duration = Duration::from_millis(50);
@@ -155,6 +160,26 @@ impl Sessions {
     /// The other nodes that members of a producer group are connected to.
     pub fn nodes_of_producer(&self, producer: &str) -> Vec<NodeNumber> {
         self.lock().nodes_of_producer(producer)
+    }
+
+    /// All producers by group; `now_ms` is the time of day.
+    pub fn all_producers(&self, now_ms: u64) -> AllProducers {
+        self.lock().all_producers(Instant::now(), now_ms)
+    }
+
+    /// The members of a consumer group and their languages, each once.
+    pub fn members_with_language(&self, group: &str) -> BTreeSet<Member> {
+        self.lock().members_with_language(group)
+    }
+
+    /// A client's newest connection to this node.
+    pub fn channel_of(&self, whom: &Whom) -> Option<Arc<Channel>> {
+        self.lock().channel_of(whom)
+    }
+
+    /// The other nodes that a client is connected to, as far as they told.
+    pub fn nodes_with(&self, whom: &Whom) -> Vec<NodeNumber> {
+        self.lock().nodes_with(whom)
     }
 
     /// The clients that are connected to this node, for the metrics.

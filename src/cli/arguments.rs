@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::output::{Format, note};
-use super::{bench, consume, dev, dlq, failover, group, send, server, status, topic, transfer, tx};
+use super::{
+    bench, consume, dev, dlq, failover, group, mqadmin, send, server, status, topic, transfer, tx,
+};
 use crate::client::Client;
 use crate::units;
 
@@ -45,6 +47,8 @@ enum Command {
     /// List open transactions and end them by hand.
     #[command(subcommand)]
     Tx(tx::TxCommand),
+    /// RocketMQ's own command names and flags.
+    Mqadmin(mqadmin::MqadminArgs),
     /// See what the cluster does when something breaks.
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -132,6 +136,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Consume(args) => consume::run(args).await,
         Command::Dlq(command) => dlq::run(command).await,
         Command::Tx(command) => tx::run(command).await,
+        Command::Mqadmin(args) => mqadmin::run(args).await,
         Command::Demo(DemoCommand::Failover(args)) => failover::run(args).await,
         Command::Bench(command) => bench::run(command).await,
     }

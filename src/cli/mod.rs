@@ -13,6 +13,7 @@ mod failure;
 mod group;
 mod layout;
 mod load;
+mod mqadmin;
 mod nodes;
 mod output;
 mod send;

@@ -2,8 +2,6 @@
 
 mod config;
 
-use std::collections::BTreeMap;
-
 use gantry_protocol::RemotingCommand;
 use gantry_protocol::bodies::{
     AllGroupConfig, DataVersion, GroupConfig, GroupConfigList, GroupSubscription,
@@ -18,6 +16,7 @@ use super::Handled;
 use crate::catalog;
 use crate::error::Failure;
 use crate::group::{Group, HOLD};
+use crate::permissions;
 use crate::remoting::Request;
 use crate::sessions::Sessions;
 use config::{checked, to_body};
@@ -88,7 +87,7 @@ pub async fn all(group: &Group, request: &Request) -> Handled {
                 state_version: 0,
                 timestamp,
             },
-            forbidden_table: BTreeMap::new(),
+            forbidden_table: permissions::forbidden_reads(&tables),
             subscription_group_table: page.collect(),
         };
         (tables.groups().count(), body)

@@ -10,6 +10,7 @@ use super::Handled;
 use crate::catalog;
 use crate::error::Failure;
 use crate::group::{Group, HOLD};
+use crate::permissions;
 use crate::remoting::Request;
 
 /// 100: stores a value.
@@ -19,6 +20,7 @@ pub async fn put(group: &Group, request: &Request) -> Handled {
         let reason = "a value needs a namespace and a key";
         return Err(Failure::code(ResponseCode::INVALID_PARAMETER, reason));
     }
+    check_namespace(header.namespace)?;
     let command = Command::PutKv {
         namespace: header.namespace.to_string(),
         key: header.key.to_string(),
@@ -26,6 +28,15 @@ pub async fn put(group: &Group, request: &Request) -> Handled {
     };
     catalog::change(group, vec![command], request.caller.received + HOLD).await?;
     Ok(RemotingCommand::success_to(&request.command).into())
+}
+
+/// What the broker keeps here for itself is not for clients to write.
+fn check_namespace(namespace: &str) -> Result<(), Failure> {
+    if namespace == permissions::NAMESPACE {
+        let reason = "permissions are changed with 25, 205, 327 and 353";
+        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
+    }
+    Ok(())
 }
 
 /// 101: reads a value.
@@ -50,6 +61,7 @@ pub async fn get(group: &Group, request: &Request) -> Handled {
 /// 102: forgets a value.
 pub async fn delete(group: &Group, request: &Request) -> Handled {
     let header = KvRequest::parse(&request.command.fields)?;
+    check_namespace(header.namespace)?;
     let (namespace, key) = (header.namespace.to_string(), header.key.to_string());
     let command = Command::DeleteKv { namespace, key };
     catalog::change(group, vec![command], request.caller.received + HOLD).await?;

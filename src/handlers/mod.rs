@@ -2,23 +2,31 @@
 //! answer. Handlers know no other handlers.
 
 pub mod assignment;
+pub mod counters;
 pub mod end_transaction;
 pub mod groups;
 pub mod heartbeat;
 pub mod kv;
 pub mod leases;
 pub mod locks;
+pub mod members;
 pub mod offsets;
+pub mod permissions;
 pub mod pop;
 pub mod pop_status;
+pub mod progress;
 pub mod pull;
 pub mod query;
 pub mod recall;
+pub mod replication;
+pub mod reply;
+pub mod resets;
 pub mod routing;
 pub mod send;
 pub mod send_back;
 pub mod stats;
 pub mod topics;
+pub mod unsupported;
 
 use bytes::Bytes;
 use gantry_protocol::RemotingCommand;

@@ -8,15 +8,17 @@ use gantry_protocol::bodies::Subscription;
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
 use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
 use gantry_storage::planted::{Bug, planted};
-use gantry_storage::tables::{PERM_READ, Topic};
+use gantry_storage::tables::{Command, OffsetCommit, PERM_READ, Topic};
 use gantry_storage::{QueueKey, QueueOffset, QueueRead, ReadStatus};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Handled, Response};
 use crate::broker::Broker;
+use crate::catalog;
 use crate::error::Failure;
 use crate::filters::Filter;
 use crate::group::{Group, HOLD};
+use crate::permissions;
 use crate::reading::Reading;
 use crate::remoting::Request;
 
@@ -46,6 +48,12 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Where the group was moved to in this queue, unless it reads from there.
+    fn pending_reset(&self, group: &Group) -> Option<QueueOffset> {
+        let tables = group.store.tables();
+        tables.pending_reset(&self.consumer_group, &self.topic.config.name, self.queue)
+    }
+
     /// Whether a pull that may wait waits behind messages that its expression did not match: a client that is
     /// told of each of them could as well be sent all. One that is behind hears how far the search got.
     fn goes_on(&self, read: &QueueRead) -> bool {
@@ -54,10 +62,50 @@ impl Wanted {
     }
 }
 
+/// The answer to a member of a group that was moved: it is to go on from there.
+fn send_to(group: &Group, wanted: &Wanted, request: &Request, target: QueueOffset) -> Response {
+    let key = QueueKey {
+        topic_id: wanted.topic.id,
+        queue: wanted.queue,
+    };
+    let bounds = group.store.queue_bounds(key).unwrap_or_default();
+    let mut command = RemotingCommand::response_to(
+        &request.command,
+        ResponseCode::PULL_OFFSET_MOVED,
+        "OFFSET_RESET",
+    );
+    let header = PullResponse {
+        next_begin_offset: target.get() as i64,
+        min_offset: bounds.min.get() as i64,
+        max_offset: bounds.next.get() as i64,
+        ..PullResponse::default()
+    };
+    header.write(&mut command.fields);
+    command.into()
+}
+
+/// A member reads from where its group was moved to: from now on its commits count.
+async fn confirm_reset(group: &Group, wanted: &Wanted, at: QueueOffset) -> Result<(), Failure> {
+    let entry = OffsetCommit {
+        group: wanted.consumer_group.clone(),
+        topic: wanted.topic.config.name.clone(),
+        queue: wanted.queue,
+        offset: at,
+    };
+    let confirm = Command::ConfirmReset { entry };
+    catalog::change(group, vec![confirm], Instant::now() + HOLD).await
+}
+
 /// Answers a pull, at once or when there is something to give.
 pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> Handled {
     let header = PullRequest::parse(&request.command.fields)?;
     let mut wanted = check(broker, group, &header, request).await?;
+    if let Some(target) = wanted.pending_reset(group) {
+        if target.get() as i64 != wanted.offset {
+            return Ok(send_to(group, &wanted, request, target));
+        }
+        confirm_reset(group, &wanted, target).await?;
+    }
     if header.has_flag(pull_flags::COMMIT_OFFSET) && header.commit_offset >= 0 {
         let offset = QueueOffset::new(header.commit_offset as u64);
         group
@@ -76,6 +124,10 @@ pub async fn handle(broker: &Broker, group: &Arc<Group>, request: &Request) -> H
             channel.wait_for_room().await;
         }
         let read = read(broker, group, &wanted, request).await?;
+        if let Some(target) = wanted.pending_reset(group) {
+            // The group was moved while this pull was waiting.
+            return Ok(send_to(group, &wanted, request, target));
+        }
         let Some(deadline) = deadline.filter(|deadline| Instant::now() < *deadline) else {
             return Ok(respond(group, &wanted, request, read));
         };
@@ -110,6 +162,7 @@ async fn check(
         let reason = format!("topic {} may not be read", header.topic);
         return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
     }
+    check_permissions(group, header)?;
     let queues = topic.config.read_queues.max(topic.config.write_queues);
     let queue = u16::try_from(header.queue_id)
         .ok()
@@ -134,6 +187,22 @@ async fn check(
         max_bytes: asked_bytes.map_or(BYTES_DEFAULT, |bytes| (bytes as usize).min(BYTES_MAX)),
         park: suspends.then_some(park),
     })
+}
+
+/// Whether the broker may be read, and the topic by this group.
+fn check_permissions(group: &Group, header: &PullRequest<'_>) -> Result<(), Failure> {
+    let tables = group.store.tables();
+    let refused = |reason: String| Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
+    if permissions::of_broker(&tables) & PERM_READ == 0 {
+        return refused(format!("the broker {} may not be read now", group.name));
+    }
+    if !permissions::may_read(&tables, header.consumer_group, header.topic) {
+        let (consumer, topic) = (header.consumer_group, header.topic);
+        return refused(format!(
+            "group {consumer} is forbidden to read topic {topic}"
+        ));
+    }
+    Ok(())
 }
 
 /// The topic; "does not exist" only after this replica has caught up.
@@ -280,7 +349,9 @@ fn respond(group: &Group, wanted: &Wanted, request: &Request, read: QueueRead) -
         ..PullResponse::default()
     };
     header.write(&mut command.fields);
-    if read.status == ReadStatus::Found {
+    let found = read.status == ReadStatus::Found;
+    group.metrics.traffic.count_pull(found);
+    if found {
         let topic = &wanted.topic.config.name;
         let is_retry = names::group_of_retry_topic(topic).is_some();
         let labels = (topic.as_str(), wanted.consumer_group.as_str());

@@ -1,10 +1,12 @@
-//! The name server's answers about routes and topics: 105, 106, 206, 224, 304.
+//! The name server's answers about routes and topics: 105, 106, 206, 224, 304, 311 to 313.
+
+use std::collections::BTreeSet;
 
 use gantry_protocol::bodies::TopicList;
 use gantry_protocol::headers::{RouteRequest, TopicsByClusterRequest};
 use gantry_protocol::json::Dialect;
 use gantry_protocol::version::route_keys_are_quoted;
-use gantry_protocol::{RemotingCommand, topic as names};
+use gantry_protocol::{RemotingCommand, RequestCode, topic as names};
 
 use super::Handled;
 use crate::catalog;
@@ -70,6 +72,29 @@ pub fn system_topics(routes: &Routes, request: &Request) -> Handled {
     names.dedup();
     let mut broker = routes.broker(&routes.groups()[0], request.caller.listener);
     topic_list(request, names, broker.broker_addrs.remove(&0))
+}
+
+/// Bits of a topic's flags: it is a unit's own; units subscribe to it.
+const UNIT: u32 = 1;
+const UNIT_SUB: u32 = 2;
+
+/// 311 to 313: topics of units, as their flags say.
+pub fn unit_topics(routes: &Routes, request: &Request) -> Handled {
+    let code = request.code();
+    let wanted = |flag: u32| match code {
+        RequestCode::GET_UNIT_TOPIC_LIST => flag & UNIT != 0,
+        RequestCode::GET_HAS_UNIT_SUB_TOPIC_LIST => flag & UNIT_SUB != 0,
+        _ => flag & (UNIT | UNIT_SUB) == UNIT_SUB,
+    };
+    let mut names = BTreeSet::new();
+    for group in routes.groups() {
+        let tables = group.store.tables();
+        let matching = tables
+            .topics()
+            .filter(|topic| wanted(topic.config.sys_flag));
+        names.extend(matching.map(|topic| topic.config.name.clone()));
+    }
+    topic_list(request, names.into_iter().collect(), None)
 }
 
 fn topic_list(request: &Request, topic_list: Vec<String>, broker_addr: Option<String>) -> Handled {

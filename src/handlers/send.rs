@@ -27,6 +27,8 @@ use crate::delays::Wishes;
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
+use crate::message_types;
+use crate::permissions;
 use crate::recalls;
 use crate::remoting::Request;
 use crate::waiting::Waits;
@@ -99,9 +101,26 @@ fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, 
     }
     let known = group.store.tables().topic(&checked.topic);
     match known {
-        Some(topic) => accept((broker, group), topic, &checked, request).map(Step::Append),
+        Some(topic) => {
+            check_broker_permission(group, &topic)?;
+            accept((broker, group), topic, &checked, request).map(Step::Append)
+        }
         None => Ok(Step::CreateTopic),
     }
+}
+
+/// RocketMQ refuses ordered topics alone: producers of the others see the routes and go elsewhere, and what
+/// still comes is written.
+fn check_broker_permission(group: &Group, topic: &Topic) -> Result<(), Failure> {
+    let writable = || permissions::of_broker(&group.store.tables()) & PERM_WRITE != 0;
+    if topic.config.order && !writable() {
+        let reason = format!(
+            "the broker {} takes no messages of ordered topics now",
+            group.name
+        );
+        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
+    }
+    Ok(())
 }
 
 fn refuse(group: &Group, request: Request, failure: &Failure) {
@@ -386,9 +405,11 @@ fn accept(
         told: Told::default(),
     };
     if header.is_batch() {
-        accepted.messages = Messages::Batch(unpack(broker, header, body)?);
+        accepted.messages = Messages::Batch(unpack(broker, &accepted.topic, header, body)?);
         return Ok(accepted);
     }
+    let text = header.properties.unwrap_or_default();
+    message_types::check(&accepted.topic.config, text)?;
     accepted.waits = waits((broker, group), checked)?;
     let mut added = Vec::new();
     if let Some(waits) = &accepted.waits {
@@ -397,7 +418,6 @@ fn accept(
             accepted.sys_flag &= !FLAG_TRANSACTION_MASK;
         }
     }
-    let text = header.properties.unwrap_or_default();
     let mut properties = complete(broker, text, &checked.given, &added)?;
     if let Some(waits) = &accepted.waits {
         let of = (accepted.topic.config.name.as_str(), group.name.as_str());
@@ -436,7 +456,12 @@ fn waits(
 }
 
 /// The messages of a batch.
-fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec<Part>, Failure> {
+fn unpack(
+    broker: &Broker,
+    topic: &Topic,
+    header: &SendRequest<'_>,
+    body: &Bytes,
+) -> Result<Vec<Part>, Failure> {
     if names_of::group_of_retry_topic(header.topic).is_some() {
         let reason = "a retry topic takes no batches";
         return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
@@ -450,6 +475,7 @@ fn unpack(broker: &Broker, header: &SendRequest<'_>, body: &Bytes) -> Result<Vec
             let reason = "delayed and half messages are sent one by one, not in a batch";
             return Err(Failure::code(ResponseCode::MESSAGE_ILLEGAL, reason));
         }
+        message_types::check(&topic.config, message.properties)?;
         parts.push(Part {
             flag: message.flag,
             body: body.slice_ref(message.body),

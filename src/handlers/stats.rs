@@ -1,8 +1,10 @@
-//! What tools show of a broker: connections and progress here (202, 203, 204, 208), settings (25, 26)
+//! What tools show of a broker: connections and progress here (202, 203, 204, 208), settings (26, 318, 319)
 //! and runtime information (28) in `settings` and `runtime`.
 
 mod runtime;
 mod settings;
+
+use std::collections::BTreeSet;
 
 use gantry_protocol::bodies::{
     ConsumeStats, MessageQueue, QueueBounds as QueueBoundsBody, QueueProgress, TopicStats,
@@ -16,17 +18,19 @@ use gantry_storage::tables::Topic;
 use gantry_storage::{QueueKey, QueueOffset, Store};
 
 use super::Handled;
+use crate::broker::Broker;
 use crate::catalog;
 use crate::error::Failure;
 use crate::group::{Group, HOLD};
 use crate::remoting::Request;
 use crate::sessions::Sessions;
+use crate::statistics;
 
 pub use runtime::runtime_info;
-pub use settings::{broker_config, refuse_config};
+pub use settings::{broker_config, name_server_config, refuse_config};
 
 /// 202: what a topic's queues hold in this group of brokers.
-pub async fn topic_stats(group: &Group, request: &Request) -> Handled {
+pub async fn topic_stats(broker: &Broker, group: &Group, request: &Request) -> Handled {
     let header = TopicRequest::parse(&request.command.fields)?;
     group.catch_up(request.caller.received + HOLD).await?;
     let found = group.store.tables().topic(header.topic);
@@ -50,14 +54,17 @@ pub async fn topic_stats(group: &Group, request: &Request) -> Handled {
         }
         Ok(stats)
     });
-    let body = reading.await?.encode();
+    let mut stats = reading.await?;
+    let item = ("TOPIC_PUT_NUMS".to_string(), header.topic.to_string());
+    stats.topic_put_tps = per_second(broker, group, vec![item]).await;
+    let body = stats.encode();
     Ok(RemotingCommand::success_to(&request.command)
         .with_body(body)
         .into())
 }
 
 /// 208: where a consumer group is, in all topics or in one.
-pub async fn consume_stats(group: &Group, request: &Request) -> Handled {
+pub async fn consume_stats(broker: &Broker, group: &Group, request: &Request) -> Handled {
     let header = ConsumeStatsRequest::parse(&request.command.fields)?;
     let deadline = request.caller.received + HOLD;
     group.offsets.flush(deadline).await?;
@@ -76,9 +83,22 @@ pub async fn consume_stats(group: &Group, request: &Request) -> Handled {
             .filter_map(|(topic, queue, at)| Some((tables.topic(topic)?, queue, at)))
             .collect()
     };
+    let topics: BTreeSet<&str> = positions
+        .iter()
+        .map(|(topic, ..)| topic.config.name.as_str())
+        .collect();
+    let item = |topic: &str| {
+        let key = format!("{topic}@{}", header.consumer_group);
+        ("GROUP_GET_NUMS".to_string(), key)
+    };
+    let items = topics.into_iter().map(item).collect();
+    let consume_tps = per_second(broker, group, items).await;
     let (name, consumer) = (group.name.clone(), header.consumer_group.to_owned());
     let reading = catalog::read_aside(group, move |store| {
-        let mut stats = ConsumeStats::default();
+        let mut stats = ConsumeStats {
+            consume_tps,
+            ..ConsumeStats::default()
+        };
         for (topic, queue, at) in positions {
             let key = QueueKey {
                 topic_id: topic.id,
@@ -103,6 +123,16 @@ pub async fn consume_stats(group: &Group, request: &Request) -> Handled {
     Ok(RemotingCommand::success_to(&request.command)
         .with_body(body)
         .into())
+}
+
+/// Messages per second over the last minute, all of the items together.
+async fn per_second(broker: &Broker, group: &Group, items: Vec<statistics::Item>) -> f64 {
+    let counts = statistics::everywhere(broker, group, items).await;
+    counts
+        .iter()
+        .flatten()
+        .map(statistics::Counts::per_second)
+        .sum()
 }
 
 /// 203: the members of a consumer group.
@@ -130,7 +160,7 @@ pub fn producer_connections(sessions: &Sessions, request: &Request) -> Handled {
         .into())
 }
 
-fn named(group: &str, topic: &Topic, queue: u16) -> MessageQueue {
+pub(super) fn named(group: &str, topic: &Topic, queue: u16) -> MessageQueue {
     MessageQueue {
         broker_name: group.to_string(),
         queue_id: i32::from(queue),
@@ -139,7 +169,11 @@ fn named(group: &str, topic: &Topic, queue: u16) -> MessageQueue {
 }
 
 /// When the message before an offset was stored; 0 if it is not there.
-fn store_time_before(store: &Store, key: QueueKey, next: QueueOffset) -> Result<i64, ReadError> {
+pub(super) fn store_time_before(
+    store: &Store,
+    key: QueueKey,
+    next: QueueOffset,
+) -> Result<i64, ReadError> {
     let Some(last) = next.get().checked_sub(1) else {
         return Ok(0);
     };

@@ -33,9 +33,10 @@ pub struct GroupMetrics {
     held: IntGauge,
     held_total: IntCounter,
     refused: IntCounterVec,
-    traffic: Traffic,
     pop_acked: IntCounter,
     pop_redelivered: IntCounter,
+    /// Messages in and out.
+    pub traffic: Traffic,
     gauges: Gauges,
     replica_lag: Sampled,
     consumer_lag: Sampled,

@@ -13,6 +13,9 @@ mod sampled;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod windows;
 
 pub use group::{ConsumerLag, GroupMetrics, GroupSample, HoldGuard};
 pub use node::{ConsumerConnection, Metrics, ProducerConnection};
+pub use traffic::{Traffic, Way};
+pub use windows::{READ_INTERVAL, Span};

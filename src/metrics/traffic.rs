@@ -4,11 +4,15 @@
 //! a shared lock and one or two lookups, and allocates only for the first message.
 
 use std::collections::HashMap;
-use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::Duration;
 
 use prometheus::{IntCounter, IntCounterVec};
+use tokio::time::Instant;
 
 use super::families::Families;
+use super::windows::{History, Reading, Recent, Span};
 
 /// Every message is `normal`: topics have no types yet.
 const MESSAGE_TYPE: &str = "normal";
@@ -21,7 +25,57 @@ pub struct Traffic {
     outward: RwLock<HashMap<String, HashMap<String, Flow>>>,
     inward_families: Pair,
     outward_families: Pair,
+    totals: [Total; WAYS],
     group: String,
+}
+
+/// What is counted for a group as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Accepted messages.
+    In,
+    /// Delivered messages.
+    Out,
+    /// Pulls that found something; they have no bytes.
+    Found,
+    /// Pulls that found nothing.
+    Missed,
+}
+
+const WAYS: usize = 4;
+
+/// A count of all topics together.
+struct Total {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    calls: AtomicU64,
+    histories: Mutex<(History, Recent)>,
+}
+
+impl Total {
+    fn new(now: Instant) -> Self {
+        Total {
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            histories: Mutex::new((History::new(now), Recent::new(now))),
+        }
+    }
+
+    fn count(&self, messages: u64, bytes: u64) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn reading(&self, at: Instant) -> Reading {
+        Reading {
+            at,
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            calls: self.calls.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// A family of messages and one of bytes with the same labels.
@@ -34,6 +88,8 @@ struct Pair {
 struct Flow {
     messages: IntCounter,
     bytes: IntCounter,
+    calls: AtomicU64,
+    history: Mutex<History>,
     labels: Vec<String>,
 }
 
@@ -41,6 +97,26 @@ impl Flow {
     fn count(&self, messages: u64, bytes: u64) {
         self.messages.inc_by(messages);
         self.bytes.inc_by(bytes);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn reading(&self, at: Instant) -> Reading {
+        Reading {
+            at,
+            messages: self.messages.get(),
+            bytes: self.bytes.get(),
+            calls: self.calls.load(Ordering::Relaxed),
+        }
+    }
+
+    fn spans(&self) -> [Span; 3] {
+        let history = self.history.lock().expect(UNPOISONED);
+        history.spans(&self.reading(Instant::now()))
+    }
+
+    fn read(&self, now: Instant) {
+        let mut history = self.history.lock().expect(UNPOISONED);
+        history.push(self.reading(now));
     }
 }
 
@@ -49,6 +125,8 @@ impl Pair {
         Flow {
             messages: self.messages.with_label_values(labels),
             bytes: self.bytes.with_label_values(labels),
+            calls: AtomicU64::new(0),
+            history: Mutex::new(History::new(Instant::now())),
             labels: labels.iter().map(|label| (*label).to_string()).collect(),
         }
     }
@@ -78,12 +156,71 @@ impl Traffic {
                 messages: families.messages_out.clone(),
                 bytes: families.throughput_out.clone(),
             },
+            totals: std::array::from_fn(|_| Total::new(Instant::now())),
             group: group.to_string(),
         }
     }
 
+    /// Takes a reading of every counter, for its windows.
+    pub fn read(&self) {
+        let now = Instant::now();
+        for flow in self.inward.read().expect(UNPOISONED).values() {
+            flow.read(now);
+        }
+        let outward = self.outward.read().expect(UNPOISONED);
+        for flow in outward.values().flat_map(HashMap::values) {
+            flow.read(now);
+        }
+        for total in &self.totals {
+            let mut histories = total.histories.lock().expect(UNPOISONED);
+            let reading = total.reading(now);
+            histories.0.push(reading);
+            histories.1.push(reading);
+        }
+    }
+
+    /// What was accepted for a topic in the last minute, hour and day; none if nothing ever was.
+    pub fn accepted(&self, topic: &str) -> Option<[Span; 3]> {
+        let inward = self.inward.read().expect(UNPOISONED);
+        inward.get(topic).map(Flow::spans)
+    }
+
+    /// What a consumer group was given of a topic in the last minute, hour and day; none if nothing ever was.
+    pub fn delivered(&self, topic: &str, consumer_group: &str) -> Option<[Span; 3]> {
+        let outward = self.outward.read().expect(UNPOISONED);
+        let flow = outward.get(topic)?.get(consumer_group)?;
+        Some(flow.spans())
+    }
+
+    /// All topics together in the last minute, hour and day.
+    pub fn all(&self, way: Way) -> [Span; 3] {
+        let total = &self.totals[way as usize];
+        let histories = total.histories.lock().expect(UNPOISONED);
+        histories.0.spans(&total.reading(Instant::now()))
+    }
+
+    /// All topics together in about the last `time`, ten minutes at most.
+    pub fn lately(&self, way: Way, time: Duration) -> Span {
+        let total = &self.totals[way as usize];
+        let histories = total.histories.lock().expect(UNPOISONED);
+        histories.1.span(&total.reading(Instant::now()), time)
+    }
+
+    /// Messages and bytes since the process began.
+    pub fn since_start(&self, way: Way) -> (u64, u64) {
+        let total = self.totals[way as usize].reading(Instant::now());
+        (total.messages, total.bytes)
+    }
+
+    /// Counts a pull.
+    pub fn count_pull(&self, found: bool) {
+        let way = if found { Way::Found } else { Way::Missed };
+        self.totals[way as usize].count(1, 0);
+    }
+
     /// Counts accepted messages.
     pub fn count_in(&self, topic: &str, is_system: bool, messages: u64, bytes: u64) {
+        self.totals[Way::In as usize].count(messages, bytes);
         if let Some(flow) = self.inward.read().expect(UNPOISONED).get(topic) {
             return flow.count(messages, bytes);
         }
@@ -103,6 +240,7 @@ impl Traffic {
         messages: u64,
         bytes: u64,
     ) {
+        self.totals[Way::Out as usize].count(messages, bytes);
         let known = self.outward.read().expect(UNPOISONED);
         if let Some(flow) = known
             .get(topic)

@@ -5,6 +5,7 @@ mod connection;
 mod request;
 mod router;
 mod server;
+mod tools;
 
 pub use channel::Channel;
 pub use request::{Answer, Caller, Relayed, Request};

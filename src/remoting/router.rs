@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use gantry_protocol::{RequestCode, ResponseCode};
+use gantry_protocol::RequestCode;
 
 use super::channel::Channel;
 use super::request::Request;
+use super::tools;
 use crate::broker::Broker;
-use crate::error::Failure;
 use crate::group::Group;
 use crate::handlers::{
     Handled, assignment, end_transaction, groups, heartbeat, kv, leases, locks, offsets, pop,
@@ -172,16 +172,12 @@ async fn administer(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request)
         RequestCode::GET_KV_CONFIG => kv::get(&broker.groups[0], request).await,
         RequestCode::DELETE_KV_CONFIG => kv::delete(&broker.groups[0], request).await,
         RequestCode::GET_KVLIST_BY_NAMESPACE => kv::list(&broker.groups[0], request).await,
-        RequestCode::GET_TOPIC_STATS_INFO => stats::topic_stats(group, request).await,
-        RequestCode::GET_CONSUME_STATS => stats::consume_stats(group, request).await,
+        RequestCode::GET_TOPIC_STATS_INFO => stats::topic_stats(broker, group, request).await,
+        RequestCode::GET_CONSUME_STATS => stats::consume_stats(broker, group, request).await,
         RequestCode::GET_CONSUMER_CONNECTION_LIST => stats::consumer_connections(sessions, request),
         RequestCode::GET_PRODUCER_CONNECTION_LIST => stats::producer_connections(sessions, request),
         RequestCode::GET_BROKER_RUNTIME_INFO => stats::runtime_info(group, broker, request).await,
         RequestCode::GET_BROKER_CONFIG => stats::broker_config(group, config, request),
-        RequestCode::UPDATE_BROKER_CONFIG => stats::refuse_config(),
-        code => Err(Failure::code(
-            ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
-            format!("request code {code} is not supported by this version of the broker"),
-        )),
+        _ => tools::handle(broker, group, request).await,
     }
 }

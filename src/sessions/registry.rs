@@ -1,6 +1,8 @@
 //! The table behind [`Sessions`](super::Sessions): who is a member of what, given what was heard when.
 //! Time is an argument; nothing here waits or sends.
 
+mod lookup;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::remoting::Channel;
+
+pub use lookup::{Member, Whom};
 
 /// A client that sent no heartbeat for this long is gone even if its connection stands.
 const CLIENT_SILENCE_MAX: Duration = Duration::from_secs(120);

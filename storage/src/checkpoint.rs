@@ -23,12 +23,12 @@ use crate::fs::FileSystem;
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
-use crate::tables::{Leases, Parked, RequestModes, Tables};
+use crate::tables::{ConsumerOffsets, Leases, Parked, RequestModes, Tables};
 
 /// `GCKP`, little-endian.
 const MAGIC: u32 = 0x504b_4347;
 const VERSION: u32 = 2;
-/// The version without what is parked, leases and request modes.
+/// The version that ends before what is parked.
 const VERSION_WITHOUT_PARKED: u32 = 1;
 const HEADER_BYTES: usize = 12;
 const PREFIX: &str = "checkpoint-";
@@ -58,6 +58,8 @@ pub(crate) struct Image<'a> {
     pub leases: Cow<'a, Leases>,
     /// How groups ask for messages; the tables are encoded without it.
     pub request_modes: Cow<'a, RequestModes>,
+    /// Where groups were moved to and do not read from yet; the tables are encoded without it.
+    pub resets: Cow<'a, ConsumerOffsets>,
 }
 
 impl Image<'_> {
@@ -121,6 +123,7 @@ impl Checkpoint {
                 Parked::default(),
                 Leases::default(),
                 RequestModes::default(),
+                ConsumerOffsets::default(),
             );
             let rest = codec::encode(&rest);
             codec::decode(&[body, &rest].concat())
@@ -218,6 +221,7 @@ mod tests {
             parked: Cow::default(),
             leases: Cow::default(),
             request_modes: Cow::default(),
+            resets: Cow::default(),
         }
     }
 

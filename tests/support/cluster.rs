@@ -26,16 +26,35 @@ pub struct Cluster {
     directory: TempDir,
     /// More lines for the table `broker` of the configuration.
     settings: String,
+    /// The node that is to lead the group when it can.
+    preferred: Option<u16>,
 }
 
 impl Cluster {
     /// Starts three nodes; returns when all are ready. `settings` are lines of the table `broker`.
     pub async fn start(settings: &str) -> Cluster {
+        Self::start_with(settings, None).await
+    }
+
+    /// The same, of a group that node 1 leads when all are well.
+    pub async fn start_led_by_the_first() -> Cluster {
+        let cluster = Self::start_with("drain = \"0s\"", Some(1)).await;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let first = cluster.address(1, 4).to_string();
+        while cluster.master(1, "TBW102").await.as_ref() != Some(&first) {
+            assert!(Instant::now() < deadline, "node 1 does not lead");
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster
+    }
+
+    async fn start_with(settings: &str, preferred: Option<u16>) -> Cluster {
         let mut cluster = Cluster {
             running: BTreeMap::new(),
             ports: Hundred::claim(),
             directory: TempDir::new().unwrap(),
             settings: settings.to_string(),
+            preferred,
         };
         for node in NODES {
             cluster.run(node);
@@ -84,6 +103,16 @@ impl Cluster {
             assert!(Instant::now() < deadline, "node {node} is not ready");
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Where clients of the group connect at a node.
+    pub fn group_address(&self, node: u16) -> SocketAddr {
+        self.address(node, 4)
+    }
+
+    /// The name server of a node.
+    pub fn name_server(&self, node: u16) -> SocketAddr {
+        self.address(node, 0)
     }
 
     /// A connection to the group's port of a node.
@@ -141,12 +170,13 @@ impl Cluster {
                 "{{ node = {peer}, host = \"127.0.0.1\", namesrv = {namesrv}, groups = [{group}] }}"
             )
         });
+        let preferred = self.preferred.map(|node| format!(", preferred = {node}"));
         format!(
             r#"
             node = {node}
             data = {:?}
             peers = [{}]
-            groups = [{{ name = "broker-a" }}]
+            groups = [{{ name = "broker-a"{} }}]
             peer = {{ bind = "127.0.0.1:{}" }}
             http = {{ bind = "127.0.0.1:{}" }}
             storage = {{ segment_bytes = "16MiB" }}
@@ -159,6 +189,7 @@ impl Cluster {
             "#,
             self.directory.path().join(node.to_string()),
             peers.join(", "),
+            preferred.unwrap_or_default(),
             self.port(node, 3),
             self.port(node, 1),
             nodes.join(", "),

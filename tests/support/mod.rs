@@ -1,5 +1,7 @@
 //! A node of a cluster of one, in this process, and a connection that says whatever it is told to.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 pub mod cluster;
 pub mod messages;
 pub mod ports;
@@ -157,7 +159,6 @@ impl OneNode {
     }
 
     /// Stops the node, and starts it again with what it has on its disk.
-    #[allow(dead_code, reason = "not every test needs a second start")]
     pub async fn restart(self) -> OneNode {
         let place = self.stopped().await;
         Self::start_in(place).await

@@ -1,4 +1,4 @@
-//! Members of a group: response body of 38.
+//! Groups: response bodies of 38 and 353.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,4 +10,16 @@ pub struct ConsumerList {
     pub consumer_id_list: Vec<String>,
 }
 
-standard_body!(ConsumerList);
+/// Response body of `UPDATE_AND_GET_GROUP_FORBIDDEN` (353).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupForbidden {
+    /// Group.
+    pub group: String,
+    /// Whether it may read the topic.
+    pub readable: bool,
+    /// Topic.
+    pub topic: String,
+}
+
+standard_body!(ConsumerList, GroupForbidden);

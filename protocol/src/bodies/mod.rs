@@ -27,6 +27,7 @@ macro_rules! standard_body {
 
 mod cluster;
 mod connection;
+mod consume_queue;
 mod group;
 mod group_config;
 mod heartbeat;
@@ -34,6 +35,7 @@ mod lock;
 mod offsets;
 mod pop;
 mod queue;
+mod replication;
 mod route;
 mod stats;
 mod subscription;
@@ -42,6 +44,7 @@ mod topic_config;
 
 pub use cluster::*;
 pub use connection::*;
+pub use consume_queue::*;
 pub use group::*;
 pub use group_config::*;
 pub use heartbeat::*;
@@ -49,6 +52,7 @@ pub use lock::*;
 pub use offsets::*;
 pub use pop::*;
 pub use queue::*;
+pub use replication::*;
 pub use route::*;
 pub use stats::*;
 pub use subscription::*;

@@ -1,4 +1,4 @@
-//! Tools steering a group's members: codes 220 to 223, 307, 309, 314.
+//! Tools steering a group's members: codes 220 to 223, 307, 308, 309, 314.
 
 header! {
     /// `RESET_CONSUMER_CLIENT_OFFSET` (220), from us to members, oneway.
@@ -63,6 +63,16 @@ header! {
         topic: Option<&'a str> = "topic",
         topic_sys_flag: Option<i32> = "topicSysFlag",
         group_sys_flag: Option<i32> = "groupSysFlag",
+    }
+}
+
+header! {
+    /// `QUERY_CORRECTION_OFFSET` (308).
+    CorrectionOffsetsRequest<'a> {
+        /// Groups that do not count, joined by commas.
+        filter_groups: Option<&'a str> = "filterGroups",
+        compare_group: &'a str = "compareGroup",
+        topic: &'a str = "topic",
     }
 }
 

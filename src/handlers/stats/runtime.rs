@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use gantry_protocol::bodies::KvTable;
 use gantry_protocol::{RemotingCommand, ResponseCode, version};
@@ -10,28 +11,38 @@ use gantry_storage::LogIndex;
 use gantry_storage::commitlog::CommitLog;
 use gantry_storage::error::ReadError;
 use gantry_storage::fs::{FileSystem, RealFs};
+use prometheus::Histogram;
+use prometheus::core::Metric;
 
 use crate::broker::Broker;
 use crate::catalog;
 use crate::error::Failure;
 use crate::group::Group;
 use crate::handlers::Handled;
+use crate::metrics::Way;
 use crate::remoting::Request;
 
 /// What tools read as the version, beside our own.
 const PROTOCOL_VERSION: &str = "V5_3_3";
 
-/// Keys whose value is three rates, over 10 s, 1 min and 10 min. Rates are in the metrics.
-const RATES: [&str; 5] = [
-    "putTps",
-    "getTransferredTps",
-    "getFoundTps",
-    "getMissTps",
-    "getTotalTps",
+/// Keys whose value is three rates, and what of it is counted.
+const RATES: [(&str, &[Way]); 5] = [
+    ("putTps", &[Way::In]),
+    ("getTransferredTps", &[Way::Out]),
+    ("getFoundTps", &[Way::Found]),
+    ("getMissTps", &[Way::Missed]),
+    ("getTotalTps", &[Way::Found, Way::Missed]),
+];
+
+/// What the three rates are over.
+const RATE_TIMES: [Duration; 3] = [
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
 ];
 
 /// Keys of things that Gantry does not have, or that are always 0 in it.
-const ZEROS: [&str; 32] = [
+const ZEROS: [&str; 22] = [
     "sendThreadPoolQueueSize",
     "sendThreadPoolQueueHeadWaitTimeMills",
     "pullThreadPoolQueueSize",
@@ -48,21 +59,11 @@ const ZEROS: [&str; 32] = [
     "timerReadBehind",
     "timerOffsetBehind",
     "timerCongestNum",
-    "putMessageEntireTimeMax",
     "getMessageEntireTimeMax",
     "remainTransientStoreBufferNumbs",
     "startAcceptSendRequestTimeStamp",
-    "msgPutTotalYesterdayMorning",
-    "msgPutTotalTodayMorning",
-    "msgPutTotalTodayNow",
-    "msgGetTotalYesterdayMorning",
-    "msgGetTotalTodayMorning",
-    "msgGetTotalTodayNow",
     "timerEnqueueTps",
     "timerDequeueTps",
-    "putMessageAverageSize",
-    "putLatency99",
-    "putLatency999",
     "remainHowManyDataToFlush",
 ];
 
@@ -84,6 +85,7 @@ pub async fn runtime_info(group: &Group, broker: &Broker, request: &Request) -> 
     let mut table = constants();
     add_log(&mut table, group);
     add_replica(&mut table, group);
+    add_traffic(&mut table, group);
     let uptime = broker.sessions.uptime();
     let started_ms = broker
         .clock
@@ -113,16 +115,13 @@ pub async fn runtime_info(group: &Group, broker: &Broker, request: &Request) -> 
 type Table = BTreeMap<String, String>;
 
 fn constants() -> Table {
-    let rates = RATES
-        .iter()
-        .map(|key| (key.to_string(), "0.0 0.0 0.0".to_string()));
     let zeros = ZEROS.iter().map(|key| (key.to_string(), "0".to_string()));
     let capacities = CAPACITIES
         .iter()
         .map(|key| (key.to_string(), "10000".to_string()));
     let levels = (1..=DELAY_LEVELS)
         .map(|level| (format!("scheduleMessageOffset_{level}"), "0,0".to_string()));
-    let mut table: Table = rates.chain(zeros).chain(capacities).chain(levels).collect();
+    let mut table: Table = zeros.chain(capacities).chain(levels).collect();
     table.insert("brokerActive".to_string(), "true".to_string());
     table.insert("brokerVersion".to_string(), version::CURRENT.to_string());
     table.insert(
@@ -141,6 +140,58 @@ fn add_log(table: &mut Table, group: &Group) {
     let mut add = |key: &str, value: String| table.insert(key.to_string(), value);
     add("commitLogMinOffset", bounds.start_offset.get().to_string());
     add("commitLogMaxOffset", bounds.end_offset.get().to_string());
+}
+
+fn add_traffic(table: &mut Table, group: &Group) {
+    let traffic = &group.metrics.traffic;
+    for (key, ways) in RATES {
+        let rate = |time| {
+            let spans = ways.iter().map(|way| traffic.lately(*way, time));
+            spans
+                .map(|span| span.per_second(span.messages))
+                .sum::<f64>()
+        };
+        let [short, middle, long] = RATE_TIMES.map(rate);
+        table.insert(key.to_string(), format!("{short} {middle} {long}"));
+    }
+    let (messages, bytes) = traffic.since_start(Way::In);
+    let delivered = traffic.since_start(Way::Out).0;
+    let ([put_before, got_before], [put_today, got_today]) = group.mornings.get();
+    let latency_ms = |quantile| {
+        let seconds = quantile_bound(&group.metrics.commit_seconds, quantile);
+        format!("{:.3}", seconds * 1000.0)
+    };
+    let mut add = |key: &str, value: String| table.insert(key.to_string(), value);
+    add("msgPutTotalYesterdayMorning", put_before.to_string());
+    add("msgPutTotalTodayMorning", put_today.to_string());
+    add("msgPutTotalTodayNow", messages.to_string());
+    add("msgGetTotalYesterdayMorning", got_before.to_string());
+    add("msgGetTotalTodayMorning", got_today.to_string());
+    add("msgGetTotalTodayNow", delivered.to_string());
+    let average = bytes as f64 / messages.max(1) as f64;
+    add("putMessageAverageSize", average.to_string());
+    add("putLatency99", latency_ms(0.99));
+    add("putLatency999", latency_ms(0.999));
+    let slowest = quantile_bound(&group.metrics.commit_seconds, 1.0) * 1000.0;
+    add("putMessageEntireTimeMax", format!("{slowest:.0}"));
+}
+
+/// The upper end of the histogram's step that a quantile is in; 0 without a measurement.
+fn quantile_bound(histogram: &Histogram, quantile: f64) -> f64 {
+    let metric = histogram.metric();
+    let counts = metric.get_histogram();
+    let wanted = (counts.get_sample_count() as f64 * quantile).ceil() as u64;
+    if wanted == 0 {
+        return 0.0;
+    }
+    let mut greatest = 0.0;
+    for step in counts.get_bucket() {
+        greatest = step.upper_bound();
+        if step.cumulative_count() >= wanted {
+            break;
+        }
+    }
+    greatest
 }
 
 /// When the first record that is still in the log was stored; 0 if there is none.
@@ -222,19 +273,28 @@ mod tests {
             },
         );
         assert_eq!(table["commitLogDiskRatio"], "0.2500");
-        for key in RATES {
-            assert_eq!(
-                table[key]
-                    .split(' ')
-                    .filter(|rate| rate.parse::<f64>().is_ok())
-                    .count(),
-                3
-            );
-        }
         for key in ZEROS.iter().chain(&CAPACITIES) {
             assert!(table[*key].parse::<i64>().is_ok(), "{key}");
         }
         assert_eq!(table["scheduleMessageOffset_18"], "0,0");
+    }
+
+    #[test]
+    fn a_quantile_is_the_end_of_its_step() {
+        let steps = prometheus::HistogramOpts::new("h", "h").buckets(vec![0.001, 0.01, 0.1]);
+        let Ok(histogram) = Histogram::with_opts(steps) else {
+            panic!("the steps are in order");
+        };
+        assert!(
+            quantile_bound(&histogram, 0.99).abs() < 1e-9,
+            "nothing was measured"
+        );
+        for _ in 0..99 {
+            histogram.observe(0.0005);
+        }
+        histogram.observe(0.05);
+        assert!((quantile_bound(&histogram, 0.99) - 0.001).abs() < 1e-9);
+        assert!((quantile_bound(&histogram, 1.0) - 0.1).abs() < 1e-9);
     }
 
     #[test]

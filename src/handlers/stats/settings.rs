@@ -1,4 +1,4 @@
-//! Settings as properties text: 25, 26.
+//! Settings as properties text: 26, 318, 319.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,12 +11,29 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::group::Group;
 use crate::handlers::Handled;
+use crate::permissions;
 use crate::remoting::Request;
 
-/// 25: nothing may be changed over the wire.
+/// 318: nothing of the name server may be changed over the wire.
 pub fn refuse_config() -> Handled {
     let reason = "settings are those of the configuration file; none may be changed by a request";
     Err(Failure::code(ResponseCode::NO_PERMISSION, reason))
+}
+
+/// 319: the settings of the name server, which every node is.
+pub fn name_server_config(config: &Config, request: &Request) -> Handled {
+    let listener = &config.listeners[request.caller.listener];
+    let mut text = String::new();
+    let port = listener
+        .nodes
+        .get(&config.node)
+        .map_or(0, |node| node.namesrv);
+    writeln!(text, "listenPort={port}").expect("writing to a string cannot fail");
+    writeln!(text, "bindAddress={}", listener.bind).expect("writing to a string cannot fail");
+    writeln!(text, "clusterTest=false").expect("writing to a string cannot fail");
+    Ok(RemotingCommand::success_to(&request.command)
+        .with_body(text)
+        .into())
 }
 
 /// 26: the settings, as properties text.
@@ -59,7 +76,10 @@ fn settings(group: &Group, config: &Config) -> BTreeMap<&'static str, String> {
             if group.leads() { "0" } else { "1" }.to_string(),
         ),
         ("brokerName", group.name.clone()),
-        ("brokerPermission", "6".to_string()),
+        (
+            "brokerPermission",
+            permissions::of_broker(&group.store.tables()).to_string(),
+        ),
         ("brokerRole", role.to_string()),
         (
             "defaultTopicQueueNums",

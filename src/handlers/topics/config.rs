@@ -1,17 +1,22 @@
 //! Settings of topics: what may be set, and how it is told.
 
+use std::collections::BTreeMap;
+
 use gantry_protocol::{ResponseCode, bodies, topic as names};
 use gantry_storage::tables::{FilterType, TopicConfig};
 
 use crate::catalog;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::message_types;
 
 /// Queues that a topic may have: far below what the tables can number, and as much as clients bear.
 const QUEUES_MAX: i32 = 4096;
 
 /// Bits of a topic's permissions: read, write, inherit, and priority.
 const PERM_MAX: i32 = 15;
+
+const RESERVE_TIME: &str = "reserve.time";
 
 const MULTI_TAG: &str = "MULTI_TAG";
 const SINGLE_TAG: &str = "SINGLE_TAG";
@@ -61,15 +66,8 @@ pub(super) fn checked(
             )));
         }
     };
-    if wanted
-        .attributes
-        .get("message.type")
-        .is_some_and(|kind| kind == "MIXED")
-    {
-        return Err(invalid(format!(
-            "topic {name}: message.type MIXED is not supported"
-        )));
-    }
+    check_attributes(&wanted.attributes)
+        .map_err(|(code, reason)| Failure::code(code, format!("topic {name}: {reason}")))?;
     Ok(TopicConfig {
         read_queues,
         write_queues,
@@ -80,6 +78,29 @@ pub(super) fn checked(
         attributes: wanted.attributes,
         name,
     })
+}
+
+/// Attributes with a meaning here have values that make sense.
+fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), (ResponseCode, String)> {
+    if let Some(kind) = attributes.get(message_types::ATTRIBUTE) {
+        if kind == "MIXED" {
+            let reason = "message.type MIXED is not supported".to_string();
+            return Err((ResponseCode::INVALID_PARAMETER, reason));
+        }
+        if !message_types::VALUES.contains(&kind.as_str()) {
+            let values = message_types::VALUES.join(", ");
+            let reason = format!("message.type {kind} is none of {values}");
+            return Err((ResponseCode::SYSTEM_ERROR, reason));
+        }
+    }
+    if attributes.contains_key(RESERVE_TIME) {
+        let reason = format!(
+            "{RESERVE_TIME} cannot be kept: all topics of a broker share one log, which goes in whole \
+             segments; storage.retention is for all of them"
+        );
+        return Err((ResponseCode::SYSTEM_ERROR, reason));
+    }
+    Ok(())
 }
 
 /// The settings as clients read them.
@@ -141,6 +162,22 @@ mod tests {
                 to_body(&checked(wanted.clone(), &config()).unwrap()),
                 wanted
             );
+        }
+    }
+
+    #[test]
+    fn attributes_have_values_that_can_be_kept() {
+        let with = |name: &str, value: &str| bodies::TopicConfig {
+            attributes: [(name.to_string(), value.to_string())].into(),
+            ..wanted()
+        };
+        for kind in message_types::VALUES {
+            assert!(checked(with("message.type", kind), &config()).is_ok());
+        }
+        for (name, value) in [("message.type", "SOMETHING"), ("reserve.time", "1000")] {
+            let failure = checked(with(name, value), &config()).unwrap_err();
+            let is_code_1 = matches!(failure, Failure::Code(ResponseCode::SYSTEM_ERROR, _));
+            assert!(is_code_1, "{name}: {failure}");
         }
     }
 

@@ -97,6 +97,7 @@ impl State {
     pub(crate) fn from_image(image: Image<'_>) -> Self {
         let mut tables = image.tables.into_owned();
         *tables.parked_mut() = image.parked.into_owned();
+        *tables.resets_mut() = image.resets.into_owned();
         let leases = image.leases.into_owned();
         let tables = tables.with_pops(leases, image.request_modes.into_owned());
         let membership = image
@@ -130,6 +131,7 @@ impl State {
             parked: Cow::Borrowed(self.tables.parked()),
             leases: Cow::Borrowed(self.tables.leases()),
             request_modes: Cow::Borrowed(self.tables.request_modes()),
+            resets: Cow::Borrowed(self.tables.resets()),
         })
     }
 

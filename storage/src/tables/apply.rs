@@ -31,6 +31,9 @@ pub struct Tables {
     leases: Leases,
     #[serde(skip)]
     request_modes: RequestModes,
+    /// Where groups were moved to and do not read from yet. Encoded apart, too.
+    #[serde(skip)]
+    resets: ConsumerOffsets,
 }
 
 impl Tables {
@@ -67,6 +70,11 @@ impl Tables {
     /// Next offset that `group` wants to read.
     pub fn consumer_offset(&self, group: &str, topic: &str, queue: u16) -> Option<QueueOffset> {
         self.offsets.get(group, topic, queue)
+    }
+
+    /// Where `group` was moved to, as long as it does not read from there.
+    pub fn pending_reset(&self, group: &str, topic: &str, queue: u16) -> Option<QueueOffset> {
+        self.resets.get(group, topic, queue)
     }
 
     /// All positions of `group`: topic, queue, offset; ordered.
@@ -125,6 +133,16 @@ impl Tables {
     /// For whoever applies messages and restores checkpoints.
     pub(crate) fn parked_mut(&mut self) -> &mut Parked {
         &mut self.parked
+    }
+
+    /// Where groups were moved to and do not read from yet.
+    pub(crate) fn resets(&self) -> &ConsumerOffsets {
+        &self.resets
+    }
+
+    /// For whoever restores checkpoints.
+    pub(crate) fn resets_mut(&mut self) -> &mut ConsumerOffsets {
+        &mut self.resets
     }
 
     /// How many queues a topic has; `None` if there is no such topic.
@@ -203,6 +221,8 @@ impl Tables {
                     self.parked.checked(half, next_ms);
                 }
             }
+            Command::ResetOffsets { entries } => self.reset_offsets(entries),
+            Command::ConfirmReset { entry } => self.confirm_reset(&entry),
             popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
@@ -210,15 +230,34 @@ impl Tables {
 
     fn commit_offsets(&mut self, entries: Vec<OffsetCommit>, advance_only: bool) {
         for entry in entries {
-            if self.topics.by_name(&entry.topic).is_some() {
+            let is_reset = self
+                .pending_reset(&entry.group, &entry.topic, entry.queue)
+                .is_some();
+            if !is_reset && self.topics.by_name(&entry.topic).is_some() {
                 self.offsets.commit(entry, advance_only);
             }
+        }
+    }
+
+    fn reset_offsets(&mut self, entries: Vec<OffsetCommit>) {
+        for entry in entries {
+            if self.topics.by_name(&entry.topic).is_some() {
+                self.resets.commit(entry.clone(), false);
+                self.offsets.commit(entry, false);
+            }
+        }
+    }
+
+    fn confirm_reset(&mut self, entry: &OffsetCommit) {
+        if self.pending_reset(&entry.group, &entry.topic, entry.queue) == Some(entry.offset) {
+            self.resets.remove(&entry.group, &entry.topic, entry.queue);
         }
     }
 
     fn delete_topic(&mut self, name: &str) -> Option<u32> {
         let topic = self.topics.remove(name)?;
         self.offsets.remove_topic(name);
+        self.resets.remove_topic(name);
         self.locks.remove_topic(name);
         self.leases.remove_topic(topic.id);
         self.request_modes.remove_topic(name);
@@ -230,6 +269,7 @@ impl Tables {
         self.locks.remove_group(name);
         self.leases.remove_group(name);
         self.request_modes.remove_group(name);
+        self.resets.remove_group(name);
         if clean_offsets {
             self.offsets.remove_group(name);
         }
@@ -325,6 +365,55 @@ mod tests {
             1,
             "no offset for a topic that is not there"
         );
+    }
+
+    fn entry(queue: u16, offset: u64) -> OffsetCommit {
+        OffsetCommit {
+            group: "G".into(),
+            topic: "T".into(),
+            queue,
+            offset: QueueOffset::new(offset),
+        }
+    }
+
+    fn reset(tables: &mut Tables, offset: u64) {
+        let entries = vec![entry(1, offset)];
+        tables.apply(Command::ResetOffsets { entries });
+    }
+
+    #[test]
+    fn a_reset_stands_against_commits_until_it_is_confirmed() {
+        let mut tables = with_topic();
+        commit(&mut tables, "T", 9, false);
+        let before = tables.clone();
+        reset(&mut tables, 2);
+        commit(&mut tables, "T", 10, false);
+        let offset = |tables: &Tables| tables.consumer_offset("G", "T", 1);
+        assert_eq!(offset(&tables), Some(QueueOffset::new(2)), "10 is ignored");
+        reset(&mut tables, 4);
+        let (old, new) = (entry(1, 2), entry(1, 4));
+        tables.apply(Command::ConfirmReset { entry: old });
+        assert!(tables.pending_reset("G", "T", 1).is_some(), "moved since");
+        tables.apply(Command::ConfirmReset { entry: new });
+        commit(&mut tables, "T", 9, false);
+        assert_eq!(tables, before, "no trace is left");
+    }
+
+    #[test]
+    fn a_reset_goes_with_its_topic_and_its_group() {
+        let mut tables = with_topic();
+        reset(&mut tables, 2);
+        tables.apply(Command::DeleteGroup {
+            name: "G".into(),
+            clean_offsets: true,
+        });
+        assert_eq!(tables, with_topic());
+        reset(&mut tables, 2);
+        tables.apply(Command::DeleteTopic { name: "T".into() });
+        assert_eq!(tables.pending_reset("G", "T", 1), None);
+        reset(&mut tables, 2);
+        let pending = tables.pending_reset("G", "T", 1);
+        assert_eq!(pending, None, "there is no such topic");
     }
 
     #[test]

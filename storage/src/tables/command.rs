@@ -194,6 +194,18 @@ pub enum Command {
         /// How.
         mode: RequestMode,
     },
+    /// Moves groups to other positions. Until [`Command::ConfirmReset`] what their members commit in these
+    /// queues is ignored. Entries of topics that do not exist are skipped.
+    ResetOffsets {
+        /// The new positions.
+        entries: Vec<OffsetCommit>,
+    },
+    /// A group reads from where it was moved to: what its members commit counts again. Nothing happens if
+    /// it was moved elsewhere since.
+    ConfirmReset {
+        /// The position that it was moved to.
+        entry: OffsetCommit,
+    },
 }
 
 impl Command {

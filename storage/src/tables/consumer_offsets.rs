@@ -13,7 +13,7 @@ type ByQueue = BTreeMap<u16, QueueOffset>;
 ///
 /// Invariant: no empty map inside, so that equal contents have equal bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ConsumerOffsets {
+pub(crate) struct ConsumerOffsets {
     groups: BTreeMap<String, BTreeMap<String, ByQueue>>,
 }
 
@@ -52,6 +52,22 @@ impl ConsumerOffsets {
             .iter()
             .filter(move |(_, topics)| topics.contains_key(topic));
         reading.map(|(group, _)| group.as_str())
+    }
+
+    /// Forgets one position.
+    pub(super) fn remove(&mut self, group: &str, topic: &str, queue: u16) {
+        let Some(topics) = self.groups.get_mut(group) else {
+            return;
+        };
+        if let Some(queues) = topics.get_mut(topic) {
+            queues.remove(&queue);
+            if queues.is_empty() {
+                topics.remove(topic);
+            }
+        }
+        if topics.is_empty() {
+            self.groups.remove(group);
+        }
     }
 
     pub(super) fn remove_group(&mut self, group: &str) {

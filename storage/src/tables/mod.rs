@@ -30,7 +30,7 @@ pub use request_modes::{RequestMode, RequestModes};
 pub use schedule::Schedule;
 pub use topics::{FilterType, PERM_INHERIT, PERM_READ, PERM_WRITE, Topic, TopicConfig};
 
-use consumer_offsets::ConsumerOffsets;
+pub(crate) use consumer_offsets::ConsumerOffsets;
 use groups::Groups;
 use kv::KeyValues;
 use locks::Locks;

@@ -464,6 +464,20 @@ pub(super) const TEMPLATES: &[Template] = &[
         b"",
     ),
     template(
+        223,
+        &[("topic", "T"), ("group", "G"), ("clientAddr", "c@1")],
+        b"",
+    ),
+    template(
+        308,
+        &[
+            ("filterGroups", "A,B"),
+            ("compareGroup", "G"),
+            ("topic", "T"),
+        ],
+        b"",
+    ),
+    template(
         200151,
         &[],
         b"{\"brokerName\":\"broker-a\",\"acks\":[{\"c\":\"G\",\"t\":\"T\",\"r\":\"0\",\"so\":0,\"q\":0,\
@@ -474,4 +488,32 @@ pub(super) const TEMPLATES: &[Template] = &[
         &[],
         b"{\"topic\":\"T\",\"consumerGroup\":\"G\",\"mode\":\"POP\",\"popShareQueueNum\":1}",
     ),
+    template(
+        314,
+        &[
+            ("srcGroup", "G"),
+            ("destGroup", "H"),
+            ("topic", "T"),
+            ("offline", "true"),
+        ],
+        b"",
+    ),
+    template(
+        321,
+        &[
+            ("topic", "T"),
+            ("queueId", "0"),
+            ("index", "0"),
+            ("count", "5"),
+            ("consumerGroup", "G"),
+        ],
+        b"",
+    ),
+    template(
+        353,
+        &[("group", "G"), ("topic", "T"), ("readable", "false")],
+        b"",
+    ),
+    template(907, &[], b""),
+    template(1007, &[], b""),
 ];
