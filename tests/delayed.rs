@@ -1,5 +1,5 @@
-//! Messages that wait for a delay level or a time: never early, once, with what they were sent with, also when the
-//! leader is killed.
+//! Messages that wait for a delay level or a time: never early, once, with what they were sent with, also
+//! when the leader is killed.
 
 #![allow(clippy::unwrap_used)]
 

@@ -10,7 +10,7 @@ use gantry_protocol::{
     Encoding, Fields, Language, RemotingCommand, RequestCode, frame, properties,
 };
 use gantry_storage::QueueOffset;
-use gantry_storage::batch::{BatchBuilder, BatchView, RowHead};
+use gantry_storage::batch::{BatchBuilder, BatchView, RowHead, RowKind};
 use gantry_storage::message::{self as stored, MessageView, NewMessage};
 use gantry_storage::tables::{
     Command, OffsetCommit, TopicConfig, decode_commands, encode_commands,
@@ -221,7 +221,7 @@ fn batch_record(input: &mut Input<'_>) {
         let parts = Parts::of(input);
         let head = RowHead {
             topic_id: input.u32(),
-            kind: input.byte(),
+            kind: RowKind::ALL[usize::from(input.byte()) % RowKind::ALL.len()],
             origin: input.u64(),
         };
         builder.push_message(head, &parts.message()).unwrap();
