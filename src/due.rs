@@ -1,9 +1,9 @@
-//! Delivers the messages of a group that wait, each when it is due; carries those further that retention is about
-//! to reach.
+//! Delivers the messages of a group that wait, each when it is due; carries those further that retention is
+//! about to reach.
 //!
 //! Only the leader works here. A delivery is a message of its real topic that names the place it resolves, so
-//! whatever was proposed before a leader fell, applying does it once. The next batch is read when the one before
-//! is applied, so nothing is proposed twice by one leader either.
+//! whatever was proposed before a leader fell, applying does it once. The next batch is read when the one
+//! before is applied, so nothing is proposed twice by one leader either.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

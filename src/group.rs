@@ -77,7 +77,8 @@ impl Group {
         self.appender.is_leading()
     }
 
-    /// What time it is for messages that wait: `clock`'s, but never before the log's; milliseconds since 1970.
+    /// What time it is for messages that wait: `clock`'s, but never before the log's; milliseconds since
+    /// 1970.
     pub fn now_ms(&self, clock: &WallClock) -> u64 {
         clock.now_ms().max(self.store.tables().clock_ms())
     }

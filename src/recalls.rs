@@ -1,4 +1,5 @@
-//! Takes back messages that are not due yet, by their unique key: 370, and timer messages that name another one.
+//! Takes back messages that are not due yet, by their unique key: 370, and timer messages that name another
+//! one.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

@@ -1,8 +1,8 @@
 //! Asks producers what became of transactions that stay open, and gives up those that stay open for too long.
 //!
-//! Only the leader asks. That a producer was asked, and when it is asked next, is written before the question goes
-//! out: a new leader goes on with the counting, and nobody is asked twice at a time. The question goes out over
-//! whichever node the producer is connected to.
+//! Only the leader asks. That a producer was asked, and when it is asked next, is written before the
+//! question goes out: a new leader goes on with the counting, and nobody is asked twice at a time. The
+//! question goes out over whichever node the producer is connected to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,8 +111,8 @@ pub async fn run(broker: Arc<Broker>, group: Arc<Group>) {
     }
 }
 
-/// The open transactions of the groups that this node leads, in the order of the log; not all of them if there are
-/// very many. Reads the log.
+/// The open transactions of the groups that this node leads, in the order of the log; not all of them if
+/// there are very many. Reads the log.
 pub fn open(broker: &Broker) -> Vec<Value> {
     let mut open = Vec::new();
     for group in broker.groups.iter().filter(|group| group.leads()) {

@@ -1,5 +1,5 @@
-//! Where messages wait: the topic of the broker's own that holds them, and what they carry there to find their way
-//! back.
+//! Where messages wait: the topic of the broker's own that holds them, and what they carry there to find
+//! their way back.
 
 use std::sync::Arc;
 

@@ -75,7 +75,7 @@ async fn requests_that_make_no_sense_are_refused_with_a_reason() {
         ),
         (send("Good", 0, 10, &wide), ResponseCode::MESSAGE_ILLEGAL),
         (
-            send("Good", 0, 10, "DELAY\u{1}3\u{2}"),
+            send("Good", 0, 10, "DELAY\u{1}soon\u{2}"),
             ResponseCode::MESSAGE_ILLEGAL,
         ),
         (without_topic, ResponseCode::SYSTEM_ERROR),

@@ -1,5 +1,5 @@
-//! Messages that wait for a delay level or a time: never early, once, with what they were sent with, also when the
-//! leader is killed.
+//! Messages that wait for a delay level or a time: never early, once, with what they were sent with, also
+//! when the leader is killed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -140,6 +140,7 @@ async fn timers_outlive_their_leader_and_come_once() {
     let others: Vec<u16> = (1..=3).filter(|node| *node != leader).collect();
     let mut client = cluster.connect(others[0]).await;
     while pull_all(&mut client, "T").await.len() < 30 {
+        assert!(now_ms() < began + 30_000, "nothing comes");
         sleep(Duration::from_millis(5)).await;
     }
     cluster.kill(leader);

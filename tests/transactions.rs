@@ -1,5 +1,5 @@
-//! Transactions: a half message is seen by nobody until it is committed, then once; its producer is asked until it
-//! answers, by whoever leads and over whichever node it is connected to.
+//! Transactions: a half message is seen by nobody until it is committed, then once; its producer is asked
+//! until it answers, by whoever leads and over whichever node it is connected to.
 
 #![allow(clippy::unwrap_used)]
 

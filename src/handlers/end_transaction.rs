@@ -1,5 +1,6 @@
-//! The end of a transaction: 37 commits or rolls back a half message. What is committed takes the half message's
-//! place in one record, so it is visible once, whoever asks how often. 323 takes one up again that was given up.
+//! The end of a transaction: 37 commits or rolls back a half message. What is committed takes the half
+//! message's place in one record, so it is visible once, whoever asks how often. 323 takes one up again
+//! that was given up.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -491,8 +491,8 @@ fn unpack(
     Ok(parts)
 }
 
-/// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there; and what
-/// a message carries that waits.
+/// Adds what RocketMQ's broker adds: region, trace switch, cluster, and a unique key if none is there; and
+/// what a message carries that waits.
 fn complete(
     broker: &Broker,
     text: &str,

@@ -300,3 +300,34 @@ fn metrics_count_a_client_once_for_each_group() {
         ("java", "479")
     );
 }
+
+#[test]
+fn a_producer_is_found_on_the_port_of_the_group_and_on_other_nodes() {
+    let (mut here, mut there, now) = (Registry::new(1), Registry::new(2), Instant::now());
+    let producer = Heartbeat {
+        client_id: "p".into(),
+        producer_data_set: vec![ProducerData {
+            group_name: "P".into(),
+        }],
+        ..Heartbeat::default()
+    };
+    assert!(here.producer_channel("P", 0).is_none());
+    for (id, port_group) in [(1, Some(0)), (2, Some(1)), (3, None)] {
+        let channel = Channel::new(id, "10.0.0.9:4000".parse().unwrap());
+        let channel = Arc::new(channel.on_port_of(port_group));
+        here.heartbeat(&channel, ("JAVA", 479), producer.clone(), now);
+    }
+    let found = |registry: &Registry, group| {
+        let channel = registry.producer_channel("P", group);
+        channel.map(|channel| channel.id)
+    };
+    assert_eq!(found(&here, 0), Some(1));
+    assert_eq!(found(&here, 1), Some(2));
+    assert_eq!(found(&here, 2), Some(3), "any is better than none");
+    assert_eq!(there.nodes_of_producer("P"), [0; 0]);
+    tell(&here, 1, &mut there, now);
+    assert_eq!(there.nodes_of_producer("P"), [1]);
+    assert_eq!(found(&there, 0), None, "not connected there");
+    here.disconnected(1);
+    assert_eq!(found(&here, 0), Some(3));
+}

@@ -351,7 +351,8 @@ impl BatchView {
 
     /// Messages follow each other without gaps, and the keys add up.
     fn check_rows(&self, hashes: u64) -> Result<(), NotABatch> {
-        // A kind that is not known comes from a newer version: taking it for another would set replicas apart.
+        // A kind that is not known comes from a newer version: taking it for another would set replicas
+        // apart.
         for row in self.payload[self.rows_at..self.hashes_at].chunks_exact(ROW_BYTES) {
             if RowKind::from_byte(row[KIND_AT]).is_none() {
                 let kind = row[KIND_AT];

@@ -1,5 +1,5 @@
-//! Three nodes in this process, each on a runtime of its own, so that one can be killed: everything it does ends at
-//! once, and its connections with it.
+//! Three nodes in this process, each on a runtime of its own, so that one can be killed: everything it does
+//! ends at once, and its connections with it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

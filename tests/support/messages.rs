@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gantry_protocol::headers::{PullRequest, SendRequest};
+use gantry_protocol::headers::{PullRequest, SendRequest, pull_flags};
 use gantry_protocol::message::Message;
 use gantry_protocol::properties::Builder;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
@@ -82,13 +82,19 @@ pub async fn pull_all(client: &mut Connection, topic: &str) -> Vec<Message> {
             topic,
             queue_offset: messages.len() as i64,
             max_msg_nums: 32,
+            sys_flag: pull_flags::SUBSCRIPTION,
+            subscription: Some("*"),
             ..PullRequest::default()
         };
         let mut request = RemotingCommand::request(RequestCode::PULL_MESSAGE, 0);
         header.write(&mut request.fields);
         let answer = client.ask(request).await;
-        if answer.response_code() != ResponseCode::SUCCESS {
-            return messages;
+        match answer.response_code() {
+            ResponseCode::SUCCESS => {}
+            ResponseCode::PULL_NOT_FOUND
+            | ResponseCode::PULL_OFFSET_MOVED
+            | ResponseCode::TOPIC_NOT_EXIST => return messages,
+            _ => panic!("{answer:?}"),
         }
         messages.extend(Message::decode_all(answer.body.clone()).unwrap());
     }

@@ -8,8 +8,8 @@ use crate::message::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
 use crate::position::PhysicalOffset;
 
 impl Store {
-    /// The message at a place that the tables have as parked, as it is in the log: queue offset, physical offset
-    /// and store host are zero. `None` if it is not there any more.
+    /// The message at a place that the tables have as parked, as it is in the log: queue offset, physical
+    /// offset and store host are zero. `None` if it is not there any more.
     ///
     /// Cheaper than [`message_at`](Self::message_at), which does not trust its caller.
     ///

@@ -1,8 +1,8 @@
 //! Messages that wait in the log: for a time, or for the end of their transaction.
 //!
-//! A message is parked by the record that holds it and resolved by a later one: by the message that it becomes,
-//! by the copy that waits in its place, or by a command. What is resolved already is never resolved again:
-//! that is what makes a delivery happen once, whatever a leader did before it fell.
+//! A message is parked by the record that holds it and resolved by a later one: by the message that it
+//! becomes, by the copy that waits in its place, or by a command. What is resolved already is never
+//! resolved again: that is what makes a delivery happen once, whatever a leader did before it fell.
 
 use std::collections::BTreeMap;
 
@@ -67,8 +67,9 @@ impl Parked {
         self.timers.remove(place).is_some() || self.halves.remove(place).is_some()
     }
 
-    /// The copy at `to` waits instead of the message at `from`, until `time_ms`; false, and nothing happens, if
-    /// that does not wait any more. A half message that was given up begins anew, without checks.
+    /// The copy at `to` waits instead of the message at `from`, until `time_ms`; false, and nothing
+    /// happens, if that does not wait any more. A half message that was given up begins anew, without
+    /// checks.
     pub(crate) fn move_to(
         &mut self,
         from: PhysicalOffset,
@@ -91,8 +92,8 @@ impl Parked {
         true
     }
 
-    /// The producer of a half message was asked, and is asked again at `next_ms`; false if the transaction has
-    /// ended.
+    /// The producer of a half message was asked, and is asked again at `next_ms`; false if the transaction
+    /// has ended.
     pub(crate) fn checked(&mut self, half: PhysicalOffset, next_ms: u64) -> bool {
         if self.halves.time_of(half).is_none() {
             return false;

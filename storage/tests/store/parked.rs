@@ -1,5 +1,5 @@
-//! What waits in the log is delivered once, in order, and is still there after a restart, in a snapshot and behind
-//! a damaged queue.
+//! What waits in the log is delivered once, in order, and is still there after a restart, in a snapshot and
+//! behind a damaged queue.
 
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
 use gantry_storage::message::{MessageView, NewMessage};
