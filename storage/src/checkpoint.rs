@@ -50,8 +50,8 @@ pub(crate) struct Image<'a> {
     pub tables: Cow<'a, Tables>,
     /// Next offset of each queue, ordered.
     pub queues: Vec<(QueueKey, QueueOffset)>,
-    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there may
-    /// be many.
+    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there
+    /// may be many.
     pub leases: Cow<'a, Leases>,
     /// How groups ask for messages; the tables are encoded without it.
     pub request_modes: Cow<'a, RequestModes>,

@@ -11,6 +11,7 @@ use crate::consume_queue::{PendingUnits, Unit};
 use crate::error::ReadError;
 use crate::position::{PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
+use crate::tables::Command;
 
 /// Payload of log read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -23,6 +24,15 @@ struct Gap {
     after: Option<PhysicalOffset>,
     /// The message behind them, or the end of what was applied.
     before: PhysicalOffset,
+}
+
+/// Units of a queue's messages, as the log has them.
+#[derive(Default)]
+struct Found {
+    units: Vec<Unit>,
+    /// False if there may be a message among them that was not stored, because the lease that it was for had
+    /// ended (ADR 16). If there is one too many nobody can say which.
+    is_certain: bool,
 }
 
 impl Store {
@@ -59,10 +69,13 @@ impl Store {
         let Some(gap) = self.find_gap(key, from)? else {
             return Ok(0);
         };
-        let mut units = self.units_between(key, &gap)?;
+        let Found {
+            mut units,
+            is_certain,
+        } = self.units_between(key, &gap)?;
         // Without a message in front, what is older than the queue's first message is found, too.
         let surplus = (units.len() as u64).saturating_sub(gap.count);
-        if gap.after.is_none() {
+        if gap.after.is_none() && is_certain {
             units.drain(..surplus as usize);
         }
         if units.len() as u64 != gap.count {
@@ -139,21 +152,24 @@ impl Store {
         }))
     }
 
-    /// Units of the queue's messages inside of a gap, as the log has them.
-    fn units_between(&self, key: QueueKey, gap: &Gap) -> Result<Vec<Unit>, ReadError> {
+    /// Units of the queue's messages inside of a gap.
+    fn units_between(&self, key: QueueKey, gap: &Gap) -> Result<Found, ReadError> {
         let bounds = self.log.bounds();
         let from = gap.after.unwrap_or(bounds.start_offset);
         let first = self.log.segments().first().map(|first| first.first_index);
         let mut next = match self.log.index_before(from).or(first) {
             Some(index) => index,
-            None => return Ok(Vec::new()),
+            None => return Ok(Found::default()),
         };
         let applied = self.applied().map(|(index, _)| index).unwrap_or_default();
-        let mut units = Vec::new();
+        let mut found = Found {
+            units: Vec::new(),
+            is_certain: true,
+        };
         while next <= applied {
             for located in self.log.read_stored(next, applied.next(), READ_BYTES)? {
                 if located.offset >= gap.before {
-                    return Ok(units);
+                    return Ok(found);
                 }
                 next = located.record.index.next();
                 if located.record.kind != RecordKind::Batch {
@@ -161,19 +177,28 @@ impl Store {
                 }
                 let batch = BatchView::parse(&located.record.payload);
                 let batch = batch.map_err(|error| self.unmended(io::Error::other(error)))?;
+                let before = found.units.len();
                 for (row, _) in batch.rows() {
                     let offset = located.payload_offset().plus(u64::from(row.position));
                     let here = gap.after.is_none_or(|after| offset > after) && offset < gap.before;
                     if here && row.head.topic_id == key.topic_id && row.queue == key.queue {
-                        units.push(Unit {
+                        found.units.push(Unit {
                             offset,
                             size: row.size,
                             tags_code: row.tags_code,
                         });
                     }
                 }
+                if found.units.len() > before {
+                    let commands = batch.commands();
+                    let commands =
+                        commands.map_err(|error| self.unmended(io::Error::other(error)))?;
+                    let redelivers =
+                        |command: &Command| matches!(command, Command::Redeliver { .. });
+                    found.is_certain &= !commands.iter().any(redelivers);
+                }
             }
         }
-        Ok(units)
+        Ok(found)
     }
 }
