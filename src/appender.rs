@@ -160,8 +160,8 @@ impl Appender {
     }
 
     /// Adds messages of about `bytes` bytes to the open batch: `encode` pushes `count` of them, and may push
-    /// commands whose results nobody asks for. They become durable together or not at all. `done` is called once, from the group's apply task,
-    /// when the outcome is known; not if this returns an error.
+    /// commands whose results nobody asks for. They become durable together or not at all. `done` is
+    /// called once, from the group's apply task, when the outcome is known; not if this returns an error.
     pub fn submit(
         &self,
         (count, bytes): (usize, usize),

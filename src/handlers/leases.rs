@@ -1,5 +1,5 @@
-//! What becomes of messages that were handed out: acknowledged (200051, 200151), or handed out again later than
-//! agreed (200053). Answers come when it is on the disks of a majority.
+//! What becomes of messages that were handed out: acknowledged (200051, 200151), or handed out again later
+//! than agreed (200053). Answers come when it is on the disks of a majority.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ struct Named {
     in_order: bool,
 }
 
-/// 200051: a message is done with. A handle that is not valid any more does nothing, and that is not an error,
-/// as in RocketMQ: the message was acknowledged before, or comes again.
+/// 200051: a message is done with. A handle that is not valid any more does nothing, and that is not an
+/// error, as in RocketMQ: the message was acknowledged before, or comes again.
 pub async fn ack(broker: &Broker, asked: &Arc<Group>, request: &Request) -> Handled {
     let header = AckRequest::parse(&request.command.fields)?;
     let handle = read_handle(header.extra_info)?;

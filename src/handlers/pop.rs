@@ -233,8 +233,8 @@ fn is_late(broker: &Broker, header: &PopRequest<'_>) -> bool {
     since.saturating_sub(header.poll_time) > LATE_MS
 }
 
-/// The answer without messages. It has the fields that are required: clients read them before they look at the
-/// code.
+/// The answer without messages. It has the fields that are required: clients read them before they look at
+/// the code.
 fn nothing(request: &Request, wanted: &Wanted<'_>, code: ResponseCode) -> Response {
     let mut command = RemotingCommand::response_to(&request.command, code, "no message");
     let header = PopResponse {

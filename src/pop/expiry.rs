@@ -1,7 +1,8 @@
-//! Messages that nobody acknowledged in time: they become messages of the retry topic of their group and topic.
+//! Messages that nobody acknowledged in time: they become messages of the retry topic of their group and
+//! topic.
 //!
-//! Only the leader does it. The lease ends in the same record that holds the new message, and the record is of no
-//! effect for a lease that has ended: each message comes again once, whoever leads.
+//! Only the leader does it. The lease ends in the same record that holds the new message, and the record is
+//! of no effect for a lease that has ended: each message comes again once, whoever leads.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Receipt handles: what a client shows to acknowledge a message. Text that it assembles itself from the header
-//! of an answer, so the form is RocketMQ's. Valid on every node and under every leader.
+//! Receipt handles: what a client shows to acknowledge a message. Text that it assembles itself from the
+//! header of an answer, so the form is RocketMQ's. Valid on every node and under every leader.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Handing messages out one by one (POP): who gets which, who waits, what the handles say, and what becomes of
-//! messages that nobody acknowledged. The state itself is replicated: `gantry_storage::tables::Leases`.
+//! Handing messages out one by one (POP): who gets which, who waits, what the handles say, and what becomes
+//! of messages that nobody acknowledged. The state itself is replicated: `gantry_storage::tables::Leases`.
 
 mod expiry;
 mod handle;

@@ -66,8 +66,8 @@ impl Drop for Waiter<'_> {
 
 impl Waiters {
     /// Waits for a queue, or any queue, of a topic; and for any queue of the topic in which its messages come
-    /// again, if there is one. Register first and look for messages after that, or one that comes in between is
-    /// missed.
+    /// again, if there is one. Register first and look for messages after that, or one that comes in between
+    /// is missed.
     ///
     /// # Errors
     /// [`Full`].
@@ -206,9 +206,9 @@ mod tests {
         assert!(is_woken(&second).await);
         waiters.wake_next("G", 1);
         assert!(is_woken(&other_queue).await, "whoever is left");
-        let _again = waiters.park("G", (1, None), None).unwrap();
+        let again = waiters.park("G", (1, None), None).unwrap();
         assert_eq!(waiters.count("G", 1, None), 1);
-        drop(_again);
+        drop((again, second));
         assert_eq!(waiters.lock().count, 0);
         assert!(waiters.lock().topics.is_empty());
     }

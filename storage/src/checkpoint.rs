@@ -53,8 +53,8 @@ pub(crate) struct Image<'a> {
     /// What waits in the log; the tables are encoded without it. Borrowed for encoding, since there may be
     /// millions.
     pub parked: Cow<'a, Parked>,
-    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there may
-    /// be many.
+    /// Messages that are handed out; the tables are encoded without them. Borrowed for encoding, since there
+    /// may be many.
     pub leases: Cow<'a, Leases>,
     /// How groups ask for messages; the tables are encoded without it.
     pub request_modes: Cow<'a, RequestModes>,

@@ -1,5 +1,5 @@
-//! Consumers that pop: leases through the wire, messages that come again, order, assignments; and a leader that
-//! is killed while messages are handed out.
+//! Consumers that pop: leases through the wire, messages that come again, order, assignments; and a
+//! leader that is killed while messages are handed out.
 
 #![allow(clippy::unwrap_used)]
 

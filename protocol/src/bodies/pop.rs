@@ -248,7 +248,9 @@ mod tests {
         let text = Assignments {
             message_queue_assignments: Some(vec![assignment]),
         };
-        let golden = r#"{"messageQueueAssignments":[{"messageQueue":{"brokerName":"b","queueId":-1,"topic":"t"},"mode":"POP"}]}"#;
+        let queue = r#"{"brokerName":"b","queueId":-1,"topic":"t"}"#;
+        let golden =
+            format!(r#"{{"messageQueueAssignments":[{{"messageQueue":{queue},"mode":"POP"}}]}}"#);
         assert_eq!(String::from_utf8(text.encode()).unwrap(), golden);
         assert_eq!(Assignments::default().encode(), b"{}");
         let set = br#"{"consumerGroup":"g","mode":"POP","popShareQueueNum":0,"topic":"t"}"#;

@@ -60,10 +60,14 @@ impl Store {
         let Some(gap) = self.find_gap(key, from)? else {
             return Ok(0);
         };
-        let mut units = self.units_between(key, &gap)?;
+        let Found {
+            mut units,
+            is_doubtful,
+            ..
+        } = self.units_between(key, &gap)?;
         // Without a message in front, what is older than the queue's first message is found, too.
         let surplus = (units.len() as u64).saturating_sub(gap.count);
-        if gap.after.is_none() {
+        if gap.after.is_none() && !is_doubtful {
             units.drain(..surplus as usize);
         }
         if units.len() as u64 != gap.count {
@@ -141,21 +145,21 @@ impl Store {
     }
 
     /// Units of the queue's messages inside of a gap, as the log has them.
-    fn units_between(&self, key: QueueKey, gap: &Gap) -> Result<Vec<Unit>, ReadError> {
+    fn units_between(&self, key: QueueKey, gap: &Gap) -> Result<Found, ReadError> {
         let bounds = self.log.bounds();
         let first = self.log.segments().first().map(|first| first.first_index);
         let near = self
             .log
             .index_before(gap.after.unwrap_or(bounds.start_offset));
         let (Some(near), Some(first)) = (near.or(first), first) else {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         };
         let found = self.scan(key, gap, near)?;
         if !found.replaces {
-            return Ok(found.units);
+            return Ok(found);
         }
         // Whether a message that takes another's place was stored depends on all that came before it.
-        Ok(self.scan(key, gap, first)?.units)
+        self.scan(key, gap, first)
     }
 
     /// Goes through the log from a record to the end of the gap.
@@ -185,6 +189,8 @@ struct Found {
     units: Vec<Unit>,
     /// Some of them take the place of messages that waited.
     replaces: bool,
+    /// Some of them came with the end of leases, and nobody knows any more which of those were stored.
+    is_doubtful: bool,
     /// What was resolved since the scan began.
     resolved: HashSet<PhysicalOffset>,
 }
@@ -192,9 +198,12 @@ struct Found {
 impl Found {
     fn look_at(&mut self, key: QueueKey, gap: &Gap, located: &Located) -> Result<(), NotABatch> {
         let batch = BatchView::parse(&located.record.payload)?;
+        let mut redelivers = false;
         for command in batch.commands()? {
-            if let Command::Unpark { places } = command {
-                self.resolved.extend(places);
+            match command {
+                Command::Unpark { places } => self.resolved.extend(places),
+                Command::Redeliver { .. } => redelivers = true,
+                _ => {}
             }
         }
         for (row, _) in batch.rows() {
@@ -208,6 +217,7 @@ impl Found {
             let here = gap.after.is_none_or(|after| offset > after) && offset < gap.before;
             if here && row.head.topic_id == key.topic_id && row.queue == key.queue {
                 self.replaces |= replaces;
+                self.is_doubtful |= redelivers;
                 self.units.push(Unit {
                     offset,
                     size: row.size,

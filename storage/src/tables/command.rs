@@ -45,8 +45,8 @@ pub struct Redelivery {
     pub group: String,
     /// The lease.
     pub name: LeaseName,
-    /// The message of the same batch that takes its place, by its number; `None` if there is nothing to hand
-    /// out any more.
+    /// The message of the same batch that takes its place, by its number; `None` if there is nothing to
+    /// hand out any more.
     pub row: Option<u32>,
 }
 
@@ -144,8 +144,8 @@ pub enum Command {
         /// Where each is, and when its producer is asked again; milliseconds since 1970.
         next: Vec<(PhysicalOffset, u64)>,
     },
-    /// Hands messages out. Result: `Popped`, or `Refused` if the group is not where it was seen, the queue is
-    /// taken, or too much is not acknowledged.
+    /// Hands messages out. Result: `Popped`, or `Refused` if the group is not where it was seen, the
+    /// queue is taken, or too much is not acknowledged.
     Pop {
         /// Consumer group.
         group: String,
@@ -168,7 +168,8 @@ pub enum Command {
         /// Which.
         leases: Vec<LeaseName>,
     },
-    /// A message is handed out again so much later than now. Result: `Popped` with the new name of the lease, or
+    /// A message is handed out again so much later than now. Result: `Popped` with the new name of the
+    /// lease, or
     /// `Ended` with `false`.
     ChangeInvisible {
         /// Consumer group.
@@ -180,7 +181,8 @@ pub enum Command {
         /// Whether it is consumed in order; its lease keeps its name then.
         in_order: bool,
     },
-    /// Ends leases whose time has passed; messages of the same batch take their place. Result: `Redelivered`.
+    /// Ends leases whose time has passed; messages of the same batch take their place. Result:
+    /// `Redelivered`.
     Redeliver {
         /// Which.
         leases: Vec<Redelivery>,
@@ -248,8 +250,8 @@ pub enum CommandResult {
     Ended(Vec<bool>),
     /// Leases have ended.
     Redelivered {
-        /// Messages of the same batch, by their numbers, that are not stored: the leases that they were for had
-        /// ended before.
+        /// Messages of the same batch, by their numbers, that are not stored: the leases that they were
+        /// for had ended before.
         unwanted: Vec<u32>,
     },
 }

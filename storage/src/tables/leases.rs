@@ -1,19 +1,20 @@
 //! Messages that were handed out to a consumer group and are not acknowledged yet.
 //!
-//! A group that pops has, for each queue, its ordinary consumer offset, which is the next offset to be handed
-//! out, and leases on offsets below it. A lease ends when it is acknowledged or when the message has become
-//! another one of the retry topic, by a command each: what has ended never ends again, whoever leads.
+//! A group that pops has, for each queue, its ordinary consumer offset, which is the next offset to be
+//! handed out, and leases on offsets below it. A lease ends when it is acknowledged or when the message
+//! has become another one of the retry topic, by a command each: what has ended never ends again, whoever
+//! leads.
 //!
 //! ```text
 //!        leases (in any order)        consumer offset
 //!   done   L   done   L   L   done  |  not handed out yet ...
 //! ```
 //!
-//! A group that consumes in order has one [`OrderBatch`] per queue instead, and its consumer offset stays at the
-//! first message of it that is not acknowledged.
+//! A group that consumes in order has one [`OrderBatch`] per queue instead, and its consumer offset stays
+//! at the first message of it that is not acknowledged.
 //!
-//! Bounded: [`LEASES_PER_QUEUE_MAX`] for a group in a queue, [`LEASES_MAX`] in all; who is at the bound gets
-//! nothing more until something is acknowledged.
+//! Bounded: [`LEASES_PER_QUEUE_MAX`] for a group in a queue, [`LEASES_MAX`] in all; who is at the bound
+//! gets nothing more until something is acknowledged.
 
 mod order;
 
@@ -35,7 +36,8 @@ pub const LEASES_MAX: usize = 400_000;
 /// A message that was handed out. Times are the log's, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// When it was handed out or its time was changed: tells this lease from earlier ones of the same message.
+    /// When it was handed out or its time was changed: tells this lease from earlier ones of the same
+    /// message.
     pub pop_ms: u64,
     /// From when on it is handed out again.
     pub visible_ms: u64,
@@ -84,8 +86,8 @@ type Due = (u64, Arc<str>, QueueKey, QueueOffset);
 
 /// All leases.
 ///
-/// Invariants: `due` holds each lease in `in_flight` of a queue, once, and nothing else; no map in `groups` is
-/// empty, so that equal contents have equal bytes.
+/// Invariants: `due` holds each lease in `in_flight` of a queue, once, and nothing else; no map in
+/// `groups` is empty, so that equal contents have equal bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leases {
     groups: Groups,
@@ -129,8 +131,8 @@ impl Leases {
         leases.in_flight.len() + ordered
     }
 
-    /// From where to where messages of a queue are handed out to a group that is at `position`: the first one that
-    /// is not acknowledged, and the next one that nobody has.
+    /// From where to where messages of a queue are handed out to a group that is at `position`: the first
+    /// one that is not acknowledged, and the next one that nobody has.
     pub fn span(
         &self,
         group: &str,
