@@ -75,8 +75,8 @@ pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request)
     Ok(response.into())
 }
 
-/// Pushes the reply. A producer says who it is right after its first request, and one node hears it first: the
-/// others are given a moment to hear of it.
+/// Pushes the reply. A producer says who it is right after its first request, and one node hears it
+/// first: the others are given a moment to hear of it.
 async fn push_when_known(
     broker: &Broker,
     whom: &Whom,
