@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use gantry_protocol::ResponseCode;
 use gantry_protocol::bodies::{CounterStats, CounterWindow};
 use serde::{Deserialize, Serialize};
@@ -156,7 +157,7 @@ pub async fn everywhere(broker: &Broker, group: &Group, items: Vec<Item>) -> Vec
         .iter()
         .map(|item| here(group, cluster, item))
         .collect();
-    let body = bytes::Bytes::from(bincode::serialize(&items).expect("texts always encode"));
+    let body = Bytes::from(bincode::serialize(&items).expect("texts always encode"));
     let mut asking = JoinSet::new();
     for node in broker
         .peers
@@ -190,7 +191,7 @@ fn add(counts: &mut [Option<Counts>], more: Vec<Option<Counts>>) {
 }
 
 /// Another node's question; gives the reply to it, or what is wrong with it.
-pub fn answer(broker: &Broker, group: &Group, body: &[u8]) -> Result<Vec<bytes::Bytes>, String> {
+pub fn answer(broker: &Broker, group: &Group, body: &[u8]) -> Result<Vec<Bytes>, String> {
     let items: Vec<Item> = bincode::deserialize(body).map_err(|error| error.to_string())?;
     let cluster = &broker.config.cluster;
     let counts: Vec<Option<Counts>> = items

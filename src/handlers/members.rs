@@ -1,7 +1,9 @@
 //! What tools ask of a consumer group's members, wherever they are connected: 223, 307, 309.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gantry_protocol::bodies::{ClientOffsets, GroupOffsets};
 use gantry_protocol::headers::{
     ClientOffsetsRequest, ConsumeDirectlyRequest, GroupOffsetsRequest, RunningInfoRequest,
@@ -20,7 +22,6 @@ use crate::error::Failure;
 use crate::group::{Group, HOLD};
 use crate::remoting::Request;
 use crate::sessions::Whom;
-use std::sync::Arc;
 
 /// How long a member that is asked for its state or to consume a message is waited for.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -149,7 +150,7 @@ async fn load(
     group: &Group,
     id: &str,
     request: &Request,
-) -> Result<bytes::Bytes, Failure> {
+) -> Result<Bytes, Failure> {
     let failed = |reason: String| Failure::code(ResponseCode::SYSTEM_ERROR, reason);
     let id: OffsetMessageId = id
         .parse()

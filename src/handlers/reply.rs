@@ -21,7 +21,11 @@ use crate::remoting::{Answer, Relayed, Request};
 use crate::sessions::Whom;
 
 /// How long the producer that asked is waited for.
-const PUSH_WAIT: Duration = Duration::from_millis(2500);
+const PUSH_WAIT: Duration = Duration::from_millis(2000);
+
+/// How long a producer that no node has told of is waited for, and how often it is looked for.
+const KNOWN_WAIT: Duration = Duration::from_millis(500);
+const KNOWN_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Hands a reply to the producer that asked for it. Success means that it has it; where the reply is stored
 /// is told if it is.
@@ -39,7 +43,7 @@ pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request)
     };
     let push = push(broker, group, (&header, text), request);
     let (pushed, stored) = tokio::join!(
-        client_calls::ask(broker, &whom, &push, PUSH_WAIT),
+        push_when_known(broker, &whom, &push),
         store(broker, group, request)
     );
     let mut response = match pushed {
@@ -69,6 +73,24 @@ pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request)
         }
     }
     Ok(response.into())
+}
+
+/// Pushes the reply. A producer says who it is right after its first request, and one node hears it
+/// first: the others are given a moment to hear of it.
+async fn push_when_known(
+    broker: &Broker,
+    whom: &Whom,
+    push: &RemotingCommand,
+) -> Result<RemotingCommand, Failure> {
+    let until = Instant::now() + KNOWN_WAIT;
+    let is_known = || {
+        let sessions = &broker.sessions;
+        sessions.channel_of(whom).is_some() || !sessions.nodes_with(whom).is_empty()
+    };
+    while !is_known() && Instant::now() < until {
+        tokio::time::sleep(KNOWN_INTERVAL).await;
+    }
+    client_calls::ask(broker, whom, push, PUSH_WAIT).await
 }
 
 /// The fields of an answer to a send that stored nothing: clients read them in any case.

@@ -252,7 +252,7 @@ async fn owners(
         return Ok(owners);
     };
     for member in &members.connection_set {
-        let info = running_info(call, group, name, &member.client_id).await?;
+        let info = running_info(call, group, (name, &member.client_id), false).await?;
         let address = member.client_id.split('@').next().unwrap_or_default();
         let queues = info.get("mqTable").and_then(Value::as_object);
         for key in queues.into_iter().flat_map(serde_json::Map::keys) {
@@ -381,13 +381,13 @@ pub(super) async fn producers(call: Call) -> Outcome {
 async fn running_info(
     call: &Call,
     group: &BrokerGroup,
-    consumer_group: &str,
-    client_id: &str,
+    (consumer_group, client_id): (&str, &str),
+    jstack: bool,
 ) -> Result<Value, Failure> {
     let header = RunningInfoRequest {
         consumer_group,
         client_id,
-        jstack_enable: Some(call.has('s') && call.option('s') != Some("false")),
+        jstack_enable: Some(jstack),
     };
     let asked = request(RequestCode::GET_CONSUMER_RUNNING_INFO, |fields| {
         header.write(fields)
@@ -400,7 +400,7 @@ pub(super) async fn status(call: Call) -> Outcome {
     let name = call.text('g');
     if let Some(client_id) = call.option('i') {
         let group = any_group(&call).await?;
-        let info = running_info(&call, &group, name, client_id).await?;
+        let info = running_info(&call, &group, (name, client_id), call.has('s')).await?;
         let text = serde_json::to_string_pretty(&info).map_err(std::io::Error::other)?;
         return Ok(output::line(&text)?);
     }
@@ -411,7 +411,8 @@ pub(super) async fn status(call: Call) -> Outcome {
     ))?;
     for (number, member) in (1..).zip(&members.connection_set) {
         // RocketMQ's tool writes a file here; the information itself is shown instead.
-        let info = match running_info(&call, &group, name, &member.client_id).await {
+        let info = match running_info(&call, &group, (name, &member.client_id), call.has('s')).await
+        {
             Ok(info) => info.to_string(),
             Err(failure) => failure.message,
         };

@@ -42,7 +42,7 @@ const RATE_TIMES: [Duration; 3] = [
 ];
 
 /// Keys of things that Gantry does not have, or that are always 0 in it.
-const ZEROS: [&str; 22] = [
+const ZEROS: [&str; 21] = [
     "sendThreadPoolQueueSize",
     "sendThreadPoolQueueHeadWaitTimeMills",
     "pullThreadPoolQueueSize",
@@ -64,7 +64,6 @@ const ZEROS: [&str; 22] = [
     "startAcceptSendRequestTimeStamp",
     "timerEnqueueTps",
     "timerDequeueTps",
-    "remainHowManyDataToFlush",
 ];
 
 /// Keys of queues' capacities; nothing is queued by number of requests.
@@ -140,6 +139,8 @@ fn add_log(table: &mut Table, group: &Group) {
     let mut add = |key: &str, value: String| table.insert(key.to_string(), value);
     add("commitLogMinOffset", bounds.start_offset.get().to_string());
     add("commitLogMaxOffset", bounds.end_offset.get().to_string());
+    let unflushed = group.log.unflushed_bytes();
+    add("remainHowManyDataToFlush", unflushed.to_string());
 }
 
 fn add_traffic(table: &mut Table, group: &Group) {
