@@ -118,7 +118,7 @@ impl Log {
         };
         hasher.update(head);
         hasher.update(payload);
-        if index % DIGEST_RECORDS == 0
+        if index.is_multiple_of(DIGEST_RECORDS)
             && let Some(hasher) = self.hasher.take()
         {
             self.digests.push((index, hasher.finalize()));
