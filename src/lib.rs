@@ -32,6 +32,7 @@ pub mod message_types;
 pub mod metrics;
 pub mod node;
 pub mod offset_commits;
+mod peer_answers;
 pub mod peer_calls;
 pub mod permissions;
 pub mod pop;

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use gantry_protocol::message_id::UniqueKeys;
 use gantry_raft::{
-    BoxFuture, CallHandler, CatchUp, Connection, GroupFiles, GroupId, Identity, NodeNumber,
-    OpenGroup, OpenStore, PeerEvent, PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError,
-    aside, open_group,
+    AppliedHook, CatchUp, Connection, GroupFiles, GroupId, Identity, NodeNumber, OpenGroup,
+    OpenStore, PeerEvent, PeerServer, Peers, Replica, ReplicaOptions, Seat, StartError, aside,
+    open_group,
 };
 use gantry_storage::commitlog::CommitLog;
 use gantry_storage::table_copy;
@@ -21,12 +20,10 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::broker::Broker;
-use crate::client_calls;
 use crate::config::{Config, ListenerNode};
 use crate::disk::Disk;
 use crate::due::{self, Signals};
 use crate::filters::Filters;
-use crate::forward;
 use crate::group::Group;
 use crate::host::Host;
 use crate::http;
@@ -35,16 +32,16 @@ use crate::maintenance;
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::offset_commits::OffsetCommits;
-use crate::peer_calls::{Method, encode_raw_reply, encode_reply};
+use crate::peer_answers::call_handler;
+use crate::peer_calls::Method;
 use crate::pop::{self, Pops};
-use crate::remoting::{ClientPort, Relayed, RemotingServer, Router, bind};
+use crate::remoting::{ClientPort, RemotingServer, Router, bind};
 use crate::routes::Routes;
 use crate::scrub;
 use crate::sessions::Sessions;
 use crate::statistics::{self, Mornings};
 use crate::status;
 use crate::transactions;
-use crate::transfer;
 
 /// Why a node could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -363,16 +360,7 @@ async fn start_group(
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
     let hook = applied_hook(waiting, applied_to, metrics.apply_seconds.clone());
-    let options = ReplicaOptions {
-        group: id,
-        name: settings.name.clone(),
-        replica: seat.replica(),
-        nodes: config.peers.keys().copied().collect(),
-        preferred: settings.preferred,
-        timing: config.timing,
-        catch_up: parts.catch_up.clone(),
-        applied: hook,
-    };
+    let options = replica_options(&parts, id, &seat, hook);
     let (peers, server) = (parts.peers.clone(), &parts.server);
     let replica = Replica::start(options, log.clone(), store.clone(), peers, server).await?;
     let appender = Appender::new(config.broker.send_bytes_max, metrics.clone());
@@ -398,6 +386,21 @@ async fn start_group(
         mornings: Mornings::default(),
     };
     Ok((Arc::new(group), offsets))
+}
+
+fn replica_options(parts: &Parts, id: GroupId, seat: &Seat, hook: AppliedHook) -> ReplicaOptions {
+    let config = &parts.config;
+    let settings = &config.groups[usize::from(id)];
+    ReplicaOptions {
+        group: id,
+        name: settings.name.clone(),
+        replica: seat.replica(),
+        nodes: config.peers.keys().copied().collect(),
+        preferred: settings.preferred,
+        timing: config.timing,
+        catch_up: parts.catch_up.clone(),
+        applied: hook,
+    }
 }
 
 fn observe_flushes(log: &CommitLog, seconds: prometheus::Histogram) {
@@ -440,7 +443,7 @@ fn applied_hook(
     waiting: Waiting,
     applied_to: watch::Sender<u64>,
     apply_seconds: prometheus::Histogram,
-) -> gantry_raft::AppliedHook {
+) -> AppliedHook {
     Arc::new(move |located, applied, took| {
         apply_seconds.observe(took.as_secs_f64());
         applied_to.send_replace(located.record.index.get());
@@ -469,66 +472,6 @@ async fn watch_peers(mut events: mpsc::UnboundedReceiver<PeerEvent>, groups: Vec
                 tokio::spawn(async move { replica.leader_is_gone(node).await });
             }
         }
-    }
-}
-
-/// Answers what other nodes ask, once this node has started.
-fn call_handler(router: Arc<OnceLock<Arc<Router>>>) -> CallHandler {
-    Arc::new(move |from, group, method, body| {
-        let router = router.get().cloned();
-        let answer: BoxFuture<'static, Result<Vec<Bytes>, String>> = Box::pin(async move {
-            let router = router.ok_or("the node is starting")?;
-            let method = Method::from_byte(method).ok_or("an unknown method")?;
-            answer_call(&router, from, group, (method, body)).await
-        });
-        answer
-    })
-}
-
-async fn answer_call(
-    router: &Arc<Router>,
-    from: NodeNumber,
-    group: GroupId,
-    (method, body): (Method, Bytes),
-) -> Result<Vec<Bytes>, String> {
-    let broker = router.broker();
-    let hosted = broker
-        .groups
-        .get(usize::from(group))
-        .ok_or("an unknown group")?;
-    match method {
-        Method::Execute => {
-            let commands = gantry_storage::tables::decode_commands(&body);
-            let commands = commands.map_err(|error| error.to_string())?;
-            Ok(encode_reply(&hosted.appender.execute(commands).await))
-        }
-        Method::ReadIndex => Ok(encode_reply(&hosted.read_index().await)),
-        Method::Forward => {
-            let (request, answer) = forward::accept(from, broker.config.listeners.len(), body)?;
-            router.dispatch(request).await;
-            Ok(match answer.await {
-                Ok(Relayed::Frame(frame)) => encode_raw_reply(Ok(frame)),
-                Ok(Relayed::NotLeader) => encode_raw_reply(Err(crate::error::Failure::NotLeader)),
-                Err(_) => encode_raw_reply(Err(crate::error::Failure::Unsettled)),
-            })
-        }
-        Method::Sessions => broker.sessions.merge(from, &body),
-        Method::Leaving => {
-            for group in &broker.groups {
-                group.replica.node_is_leaving(from);
-            }
-            Ok(encode_raw_reply(Ok(Vec::new())))
-        }
-        Method::AskProducer => Ok(encode_reply(&Ok(transactions::ask_here(
-            broker, hosted, &body,
-        )?))),
-        Method::Prefer => {
-            let node = body.first_chunk::<2>().ok_or("no node is named")?;
-            transfer::prefer(hosted, NodeNumber::from_le_bytes(*node)).await;
-            Ok(encode_raw_reply(Ok(Vec::new())))
-        }
-        Method::ClientCall => client_calls::accept(broker, body).await,
-        Method::Counters => statistics::answer(broker, hosted, &body),
     }
 }
 

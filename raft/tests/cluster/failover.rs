@@ -160,6 +160,8 @@ async fn a_leader_that_was_killed_does_not_go_on_in_its_old_term() {
         "node {new} leads in term {term} after {old_term}"
     );
     cluster.nodes[&new].replica.read_barrier().await.unwrap();
+    // The others may apply a moment later.
+    cluster.converge().await;
     cluster.assert_acked_are_there();
 }
 
