@@ -15,6 +15,7 @@ const DIGEST_RECORDS: u64 = 256;
 
 const MAGIC: &[u8] = b"GLOG";
 const HEADER: usize = 80;
+const HEADER_CRC_AT: usize = 76;
 const FILLER: u8 = 255;
 
 /// What was read of all logs.
@@ -116,7 +117,8 @@ impl Log {
         let Some(hasher) = &mut self.hasher else {
             return;
         };
-        hasher.update(head);
+        // Without the CRC at the head's end: with it the CRC of every head is the same.
+        hasher.update(&head[..HEADER_CRC_AT]);
         hasher.update(payload);
         if index.is_multiple_of(DIGEST_RECORDS)
             && let Some(hasher) = self.hasher.take()
@@ -145,7 +147,7 @@ fn header_at(bytes: &[u8], at: usize, base: u64) -> Option<Header> {
     let head = bytes.get(at..at + HEADER)?;
     let u32_at = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
-    let is_whole = u32_at(76)? == crc32fast::hash(&head[..76]);
+    let is_whole = u32_at(HEADER_CRC_AT)? == crc32fast::hash(&head[..HEADER_CRC_AT]);
     if !head.starts_with(MAGIC) || !is_whole || u64_at(32)? != base + at as u64 {
         return None;
     }
