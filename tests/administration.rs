@@ -690,8 +690,8 @@ async fn replicas_are_shown_and_what_has_no_meaning_says_so() {
     assert_eq!(epochs.broker_id, 0);
     let terms: Vec<i64> = epochs.epoch_list.iter().map(|epoch| epoch.epoch).collect();
     assert!(!terms.is_empty() && terms.is_sorted(), "{epochs:?}");
-    let ends = epochs.epoch_list.iter().map(|epoch| epoch.end_offset);
-    assert_eq!(ends.last(), Some(epochs.max_offset));
+    let mut ends = epochs.epoch_list.iter().map(|epoch| epoch.end_offset);
+    assert_eq!(ends.next_back(), Some(epochs.max_offset));
 
     let asked = request(RequestCode::GET_BROKER_MEMBER_GROUP, |_| {});
     let text = follower.ask_well(asked).await.body;

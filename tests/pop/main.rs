@@ -9,6 +9,5 @@ mod leases;
 mod redelivery;
 mod requests;
 mod status;
-#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/mod.rs"]
 mod support;

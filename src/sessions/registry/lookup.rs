@@ -42,9 +42,9 @@ pub struct Member {
 impl Registry {
     /// The newest connection of a client to this node.
     pub(in crate::sessions) fn channel_of(&self, whom: &Whom) -> Option<Arc<Channel>> {
-        let matching = self.local.values().filter(|local| whom.is(&local.client));
+        let mut matching = self.local.values().filter(|local| whom.is(&local.client));
         // Keys begin with the connection's number, and numbers grow.
-        matching.last().map(|local| local.channel.clone())
+        matching.next_back().map(|local| local.channel.clone())
     }
 
     /// The other nodes that a client is connected to, as far as they told.

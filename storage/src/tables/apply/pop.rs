@@ -66,6 +66,8 @@ impl Tables {
             let lease = Lease { pop_ms, visible_ms };
             self.leases.grant(group, key, &grant.offsets, lease);
         }
+        // It reads from where it was moved to.
+        self.resets.remove(group, &topic, key.queue);
         self.move_to(group, (topic, key.queue), position);
         CommandResult::Popped { pop_ms, times }
     }

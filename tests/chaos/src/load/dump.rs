@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_checker::{Answer, Queue, Request};
+use tokio::time::{Instant, sleep};
 
 use super::client::{Asker, group_of, pull_request, read_pulled};
 use super::{Round, admin, stock};
@@ -14,6 +16,10 @@ use crate::shell::{Outcome, failure, while_doing};
 const MOST: i32 = 1024;
 /// How often one pull is tried.
 const TRIES: usize = 20;
+/// A queue that is being mended brings nothing for a while, though it does not end there; how long that may
+/// last, and how often it is looked at.
+const MENDING_MAX: Duration = Duration::from_secs(30);
+const MENDING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a replica holds.
 #[derive(Default)]
@@ -60,6 +66,7 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) 
     let mut messages = Vec::new();
     let mut min = None;
     let mut at = 0;
+    let mut progress = Instant::now();
     loop {
         let pulled = pull(asker, node, queue, at).await?;
         if min.is_none() && pulled.min > at {
@@ -69,10 +76,15 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) 
             continue;
         }
         let first = *min.get_or_insert(pulled.min);
-        let has_more = pulled.next > at && !pulled.messages.is_empty();
+        if pulled.next <= at && at < pulled.max && progress.elapsed() < MENDING_MAX {
+            sleep(MENDING_PAUSE).await;
+            continue;
+        }
+        let goes_on = pulled.next > at;
+        progress = Instant::now();
         at = at.max(pulled.next);
         messages.extend(pulled.messages);
-        if !has_more || at >= pulled.max {
+        if !goes_on || at >= pulled.max {
             let next = at.max(pulled.max);
             held.messages += messages.len() as u64;
             for message in messages

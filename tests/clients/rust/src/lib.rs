@@ -193,6 +193,7 @@ impl World {
             .consumer_group(subscription.group.to_owned())
             .message_model(subscription.model)
             .consume_from_where(subscription.from)
+            .client_rebalance(!subscription.pops)
             .build();
         let (topic, expression) = (subscription.topic, subscription.expression);
         let subscribed = if subscription.sql {
@@ -216,7 +217,14 @@ impl World {
             consumer.register_message_listener_concurrently(
                 move |messages: &[&MessageExt], _: &ConsumeConcurrentlyContext| {
                     sink.record(messages);
-                    Ok(ConsumeConcurrentlyStatus::ConsumeSuccess)
+                    let is_refused = |message: &&MessageExt| {
+                        let body = text(message);
+                        message.reconsume_times() == 0 && body.starts_with(REFUSED_ONCE)
+                    };
+                    Ok(match messages.iter().any(is_refused) {
+                        true => ConsumeConcurrentlyStatus::ReconsumeLater,
+                        false => ConsumeConcurrentlyStatus::ConsumeSuccess,
+                    })
                 },
             );
         }
@@ -224,6 +232,9 @@ impl World {
         (consumer, recorder)
     }
 }
+
+/// A message whose body begins with this is accepted at its second delivery only.
+pub const REFUSED_ONCE: &str = "refused once";
 
 /// What a push consumer asks for.
 #[derive(Clone, Copy)]
@@ -242,6 +253,8 @@ pub struct Subscription<'a> {
     pub model: MessageModel,
     /// Where a group without offsets starts.
     pub from: ConsumeFromWhere,
+    /// Whether the broker assigns queues, and says whether to pop.
+    pub pops: bool,
 }
 
 impl<'a> Subscription<'a> {
@@ -255,6 +268,7 @@ impl<'a> Subscription<'a> {
             orderly: false,
             model: MessageModel::Clustering,
             from: ConsumeFromWhere::ConsumeFromFirstOffset,
+            pops: false,
         }
     }
 }
