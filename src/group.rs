@@ -92,8 +92,9 @@ impl Group {
     /// `deadline`. When this returns, they are on the disks of a majority and applied on the leader;
     /// call [`Group::catch_up`] to see them here.
     ///
-    /// A command whose outcome was lost with a leader is written again: all of them have the same
-    /// effect twice as once, and offsets written again only move forward.
+    /// A command whose outcome was lost with a leader is written again if that does no harm
+    /// ([`Command::may_repeat`]), and offsets written again only move forward; otherwise this fails with
+    /// [`Failure::Unsettled`]: written again it would undo what others wrote in between.
     pub async fn execute(
         &self,
         mut commands: Vec<Command>,
@@ -113,7 +114,9 @@ impl Group {
             match attempt {
                 Err(Failure::NotLeader) => {}
                 Err(Failure::Unsettled) if planted(Bug::OffsetsOutOfOrder) => {}
-                Err(Failure::Unsettled) => only_advance(&mut commands),
+                Err(Failure::Unsettled) if commands.iter().all(Command::may_repeat) => {
+                    only_advance(&mut commands);
+                }
                 settled => return settled,
             }
             held.get_or_insert_with(|| self.metrics.hold());

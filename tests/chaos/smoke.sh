@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Chaos in about three minutes, for every change: each class of the default list at least once, judged.
-# Installs what it needs. Builds the release binaries.
+# Installs what it needs. Builds the release binaries, with the simulation: what is built together has the same
+# features, and is not built again for each.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -14,7 +15,7 @@ if ((${#missing[@]})); then
     { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; }
 fi
 
-cargo build --release --locked -p gantry -p chaos
+cargo build --release --locked -p gantry -p chaos -p simulation
 out=${CARGO_TARGET_DIR:-target}/chaos
 # Only a machine that lets nobody make namespaces and mounts is let off.
 if ! unshare --mount --pid --net --fork --propagation private sh -c 'mount -t tmpfs none /mnt'; then

@@ -211,6 +211,36 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether carrying it out a second time, after others were carried out, does no harm: it only adds what is
+    /// not there, changes what has a name that never comes again or is where it was seen, or (offsets) only moves
+    /// forward.
+    pub fn may_repeat(&self) -> bool {
+        match self {
+            Command::CreateTopic { .. }
+            | Command::CreateGroup { .. }
+            | Command::CommitOffsets { .. }
+            | Command::LockQueues { .. }
+            | Command::UnlockQueues { .. }
+            | Command::TermStart
+            | Command::Unpark { .. }
+            | Command::HalvesChecked { .. }
+            | Command::Ack { .. }
+            | Command::AckInOrder { .. }
+            | Command::Pop { .. }
+            | Command::ChangeInvisible { .. }
+            | Command::Redeliver { .. }
+            | Command::ConfirmReset { .. } => true,
+            Command::PutTopic { .. }
+            | Command::DeleteTopic { .. }
+            | Command::PutGroup { .. }
+            | Command::DeleteGroup { .. }
+            | Command::PutKv { .. }
+            | Command::DeleteKv { .. }
+            | Command::ResetOffsets { .. }
+            | Command::SetRequestMode { .. } => false,
+        }
+    }
+
     /// Queues that somebody who waits may find messages in after this, although none came.
     pub(crate) fn frees(&self) -> Vec<QueueKey> {
         match self {
