@@ -67,18 +67,25 @@ fn a_pop_consumer_gets_everything_and_a_refused_message_again() {
             pops: true,
             ..Subscription::new(&group, &topic)
         };
-        let (consumer, recorder) = world.consumer(subscription).await;
+        let (mut consumer, recorder) = world.consumer(subscription).await;
         recorder.wait_for(&bodies).await;
         // The client asks for it again after ten seconds.
         let again = |times| {
             let received = recorder.received();
-            let refused = received.iter().filter(|one| one.body.starts_with(REFUSED_ONCE));
+            let refused = received
+                .iter()
+                .filter(|one| one.body.starts_with(REFUSED_ONCE));
             refused.filter(|one| one.times == times).count()
         };
-        eventually(stock_clients::DELIVERY, "the second delivery", async || again(1) == 1).await;
+        eventually(stock_clients::DELIVERY, "the second delivery", async || {
+            again(1) == 1
+        })
+        .await;
         let others: Vec<String> = recorder.bodies();
-        let others: Vec<String> =
-            others.into_iter().filter(|body| !body.starts_with(REFUSED_ONCE)).collect();
+        let others: Vec<String> = others
+            .into_iter()
+            .filter(|body| !body.starts_with(REFUSED_ONCE))
+            .collect();
         assert_eq!(sorted(&others), sorted(&bodies[..40]), "each once");
         assert_eq!((again(0), again(1)), (1, 1));
         consumer.shutdown().await;
