@@ -4,8 +4,8 @@
 
 mod support;
 
-use gantry_protocol::bodies::{LockRequest, MessageQueue};
-use gantry_protocol::headers::{SendBackRequest, SendRequest};
+use gantry_protocol::bodies::{CounterStats, LockRequest, MessageQueue};
+use gantry_protocol::headers::{CounterRequest, SendBackRequest, SendRequest};
 use gantry_protocol::message::Message;
 use gantry_protocol::properties;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
@@ -30,6 +30,18 @@ fn send_back(message: &Message, delay_level: i32) -> RemotingCommand {
     let mut request = RemotingCommand::request(RequestCode::CONSUMER_SEND_MSG_BACK, 0);
     header.write(&mut request.fields);
     request
+}
+
+/// How many messages of the topic the group has handed back within a minute.
+async fn counted(client: &mut Connection) -> i64 {
+    let header = CounterRequest {
+        stats_name: "SNDBCK_PUT_NUMS",
+        stats_key: "T@G",
+    };
+    let mut request = RemotingCommand::request(RequestCode::VIEW_BROKER_STATS_DATA, 0);
+    header.write(&mut request.fields);
+    let answer = sent(client, request).await;
+    CounterStats::decode(&answer.body).unwrap().stats_minute.sum
 }
 
 /// A member of group `C` takes queue 0 of topic `T` for itself.
@@ -78,6 +90,7 @@ async fn a_message_handed_back_comes_again_later_each_time_and_then_is_dead() {
         assert!(first.is_some() && (origin.is_none() || origin == first));
         origin = first;
     }
+    assert_eq!(counted(&mut client).await, 2);
     let began = now_ms();
     sent(&mut client, send_back(&message, 0)).await;
     let dead = arrived(&mut client, "%DLQ%G", 1).await.remove(0);

@@ -220,7 +220,12 @@ async fn append(
     let bytes = size + OVERHEAD_BYTES;
     let appending = group.appender.append((1, bytes), encode, deadline);
     match appending.await?.first() {
-        Some(Appended::At { .. }) => Ok(()),
+        Some(Appended::At { .. }) => {
+            let is_system = names_of::is_system(&returned.name);
+            let metrics = &group.metrics;
+            metrics.messages_in(&returned.name, is_system, 1, size as u64);
+            Ok(())
+        }
         _ => {
             let reason = format!("topic {} was just deleted", returned.name);
             Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason))
