@@ -211,9 +211,9 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether carrying it out a second time, after others were carried out, does no harm: it only adds what is
-    /// not there, changes what has a name that never comes again or is where it was seen, or (offsets) only moves
-    /// forward.
+    /// Whether carrying it out a second time, after others were carried out, does no harm: it only adds
+    /// what is not there, changes what has a name that never comes again or is where it was seen, or
+    /// (offsets) only moves forward.
     pub fn may_repeat(&self) -> bool {
         match self {
             Command::CreateTopic { .. }
