@@ -24,6 +24,9 @@ use crate::clock::WallClock;
 use crate::error::Failure;
 use crate::metrics::GroupMetrics;
 
+/// Rows, hashes and heads that a message costs in the log beside its parts, about; bytes.
+pub const OVERHEAD_BYTES: usize = 200;
+
 /// A batch is closed at this size even if it could wait for more.
 const BATCH_BYTES: usize = 256 * 1024;
 

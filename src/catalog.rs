@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gantry_protocol::json::JsonError;
 use gantry_protocol::{ResponseCode, topic as names};
 use gantry_raft::aside;
@@ -14,7 +15,7 @@ use gantry_storage::tables::{
     Command, CommandResult, PERM_INHERIT, PERM_READ, PERM_WRITE, SubscriptionGroupConfig, Topic,
     TopicConfig,
 };
-use gantry_storage::{QueueKey, QueueOffset, ReadRequest, Store};
+use gantry_storage::{PhysicalOffset, QueueKey, QueueOffset, ReadRequest, Store};
 use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 
@@ -153,6 +154,16 @@ pub async fn read_aside<T: Send + 'static>(
         tracing::error!(group = group.name, %error, "reading failed");
         Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
     })
+}
+
+/// The message at a place in the log, as a client of the listener with this host would get it; `None` if no
+/// queue points there.
+pub async fn message_at(
+    group: &Group,
+    place: PhysicalOffset,
+    host: SocketAddrV4,
+) -> Result<Option<Bytes>, Failure> {
+    read_aside(group, move |store| store.message_at(place, host)).await
 }
 
 /// Whether the first message of a queue is still there and not far back in the log. RocketMQ asks

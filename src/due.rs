@@ -19,7 +19,7 @@ use gantry_storage::{Applied, PhysicalOffset, Store};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::appender::Appended;
+use crate::appender::{Appended, OVERHEAD_BYTES};
 use crate::clock::WallClock;
 use crate::error::Failure;
 use crate::group::Group;
@@ -27,9 +27,6 @@ use crate::group::Group;
 /// Most messages of one step, and most bytes of them, except that one may be larger.
 const STEP_MESSAGES: usize = 512;
 const STEP_BYTES: usize = 1024 * 1024;
-
-/// Rows and heads that a message costs in the log beside its parts, about.
-const OVERHEAD_BYTES: usize = 200;
 
 /// The clock is looked at this often while something waits, because it may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gantry_protocol::{RemotingCommand, RequestCode, frame};
-use gantry_raft::{GroupId, NodeNumber};
+use gantry_raft::{BoxFuture, GroupId, NodeNumber};
 use gantry_storage::planted::{Bug, planted};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::broker::Broker;
 use crate::error::Failure;
 use crate::group::{Group, HOLD, wait_for_change};
 use crate::peer_calls::{Method, decode_raw_reply};
@@ -71,6 +72,49 @@ pub async fn relay(group: Arc<Group>, request: Request, submit: impl FnOnce(Requ
             return request.reply(response);
         }
     }
+}
+
+/// What only the leader does with a request, until a deadline. [`Failure::NotLeader`] means that nothing was
+/// done.
+pub type LeadersWork = for<'a> fn(
+    &'a Broker,
+    &'a Arc<Group>,
+    &'a Request,
+    Instant,
+) -> BoxFuture<'a, Result<(), Failure>>;
+
+/// Has a request done by the leader, wherever that is or comes to be, and answers it: with nothing but
+/// success, or with the reason why not.
+pub fn at_leader(
+    broker: Arc<Broker>,
+    group: Arc<Group>,
+    request: Request,
+    work: LeadersWork,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let deadline = request.caller.received + hold_budget(request.code());
+        while group.leads() {
+            match work(&broker, &group, &request, deadline).await {
+                Ok(()) => return request.reply_ok(),
+                Err(Failure::NotLeader) if Instant::now() < deadline => {
+                    pause_after_refusal(&group, &request).await;
+                }
+                Err(failure) => {
+                    group.metrics.refused(&failure);
+                    let response = failure.to_response(&request.command);
+                    return request.reply(response);
+                }
+            }
+        }
+        let Some(request) = request.refuse_if_forwarded() else {
+            return;
+        };
+        let again = {
+            let group = group.clone();
+            move |request| drop(tokio::spawn(at_leader(broker, group, request, work)))
+        };
+        relay(group, request, again).await;
+    })
 }
 
 /// Returns when it may help to try a request again that this node took for its leader and could not write:

@@ -20,6 +20,7 @@ use gantry_storage::tables::{Command, GIVEN_UP_MS, TopicConfig};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::appender::OVERHEAD_BYTES;
 use crate::broker::Broker;
 use crate::due;
 use crate::error::Failure;
@@ -31,9 +32,6 @@ const LISTED_MAX: usize = 1000;
 
 /// Most half messages of one step.
 const STEP_MESSAGES: usize = 64;
-
-/// Rows and heads that a message costs in the log beside its parts, about.
-const OVERHEAD_BYTES: usize = 200;
 
 /// The clock is looked at this often while a transaction is open, because it may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -2,7 +2,6 @@
 //! message's place in one record, so it is visible once, whoever asks how often. 323 takes one up again
 //! that was given up.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,65 +9,38 @@ use gantry_protocol::headers::{EndTransactionRequest, ResumeCheckRequest};
 use gantry_protocol::message::sys_flags;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
-use gantry_protocol::{ResponseCode, topic as names_of};
-use gantry_raft::aside;
+use gantry_protocol::{RequestCode, ResponseCode, topic as names_of};
 use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::tables::{Command, CommandResult};
 use tokio::time::Instant;
 
-use crate::appender::Appended;
+use crate::appender::{Appended, OVERHEAD_BYTES};
 use crate::broker::Broker;
+use crate::catalog;
 use crate::due::{self, WAITING_PROPERTIES};
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
 use crate::remoting::Request;
 
-/// Rows and heads that a message costs in the log beside its parts, about.
-const OVERHEAD_BYTES: usize = 200;
-
 /// Takes the end of a transaction, or the wish to take one up again. Answers when it is on the disks of a
 /// majority; clients hardly ever ask for an answer.
 pub async fn handle(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
-    if !group.leads() {
-        let Some(request) = request.refuse_if_forwarded() else {
-            return;
-        };
-        let again = {
-            let group = group.clone();
-            move |request: Request| drop(tokio::spawn(boxed(broker, group, request)))
-        };
-        return forward::relay(group, request, again).await;
-    }
-    let deadline = request.caller.received + forward::hold_budget(request.code());
-    let done = if request.code() == gantry_protocol::RequestCode::RESUME_CHECK_HALF_MESSAGE {
-        resume(&broker, &group, &request, deadline).await
-    } else {
-        end(&broker, &group, &request, deadline).await
-    };
-    match done {
-        Ok(()) => request.reply_ok(),
-        Err(Failure::NotLeader) if Instant::now() < deadline => {
-            forward::pause_after_refusal(&group, &request).await;
-            boxed(broker, group, request).await;
-        }
-        Err(failure) => {
-            group.metrics.refused(&failure);
-            let response = failure.to_response(&request.command);
-            request.reply(response);
-        }
-    }
-}
-
-/// The same, where the type of the future must be known before it is.
-fn boxed(
-    broker: Arc<Broker>,
-    group: Arc<Group>,
-    request: Request,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(handle(broker, group, request))
+    forward::at_leader(
+        broker,
+        group,
+        request,
+        |broker, group, request, deadline| {
+            if request.code() == RequestCode::RESUME_CHECK_HALF_MESSAGE {
+                Box::pin(resume(broker, group, request, deadline))
+            } else {
+                Box::pin(end(broker, group, request, deadline))
+            }
+        },
+    )
+    .await;
 }
 
 async fn end(
@@ -115,11 +87,7 @@ async fn half_message(
     let host = broker
         .routes
         .store_host(caller.listener, caller.node, group.id);
-    let store = group.store.clone();
-    let read = aside(move || store.message_at(place, host)).await;
-    let found = read
-        .map_err(|error| system(error.to_string()))?
-        .map_err(|error| system(error.to_string()))?;
+    let found = catalog::message_at(group, place, host).await?;
     let half = found.ok_or_else(|| system(format!("there is no half message at {place}")))?;
     let is_half = MessageView::parse(&half).is_ok_and(|view| {
         [names_of::HALF_TOPIC, names_of::HALF_GIVEN_UP_TOPIC].contains(&view.topic())

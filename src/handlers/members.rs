@@ -161,6 +161,6 @@ async fn load(
         .routes
         .store_host(caller.listener, caller.node, group.id);
     group.catch_up(caller.received + HOLD).await?;
-    let found = catalog::read_aside(group, move |store| store.message_at(offset, host)).await?;
+    let found = catalog::message_at(group, offset, host).await?;
     found.ok_or_else(|| failed(format!("there is no message at offset {offset}")))
 }

@@ -80,10 +80,10 @@ pub async fn by_offset(group: &Group, routes: &Routes, request: &Request) -> Han
     };
     let offset = PhysicalOffset::new(u64::try_from(header.offset).map_err(|_| gone())?);
     let store_host = store_host(group, routes, request);
-    let mut found = view(group, offset, store_host).await?;
+    let mut found = catalog::message_at(group, offset, store_host).await?;
     if found.is_none() {
         group.catch_up(request.caller.received + HOLD).await?;
-        found = view(group, offset, store_host).await?;
+        found = catalog::message_at(group, offset, store_host).await?;
     }
     let message = found.ok_or_else(gone)?;
     Ok(RemotingCommand::success_to(&request.command)
@@ -111,14 +111,6 @@ async fn find(
         })
     });
     looking.await
-}
-
-async fn view(
-    group: &Group,
-    offset: PhysicalOffset,
-    store_host: SocketAddrV4,
-) -> Result<Option<Bytes>, Failure> {
-    catalog::read_aside(group, move |store| store.message_at(offset, store_host)).await
 }
 
 /// As many of the first messages as fit.

@@ -21,7 +21,7 @@ use tokio::time::timeout_at;
 use self::answer::{REGION, Told, told};
 use self::given::Given;
 use super::topics;
-use crate::appender::{Done, NotAdmitted, too_late};
+use crate::appender::{Done, NotAdmitted, OVERHEAD_BYTES, too_late};
 use crate::broker::Broker;
 use crate::delays::Wishes;
 use crate::error::Failure;
@@ -39,9 +39,6 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a send waits for room among the bytes under way, from the moment it was read: a commit or two, so
 /// that a refusal comes within 10 ms. What was read behind it has waited as long, and is refused at once.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
-
-/// Rows, hashes and heads that a message costs in the log beside its parts, about.
-const OVERHEAD_BYTES: usize = 200;
 
 /// The properties that the broker adds to a message, about.
 const ADDED_BYTES: usize = 192;

@@ -1,21 +1,19 @@
 //! A consumer hands a message back: 36. It becomes a new message of the group's retry topic after a
 //! delay, or of its dead-letter topic when it was delivered often enough; the original stays where it is.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use gantry_protocol::headers::SendBackRequest;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
-use gantry_protocol::{RemotingCommand, ResponseCode, topic as names_of};
-use gantry_raft::aside;
+use gantry_protocol::{ResponseCode, topic as names_of};
 use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::tables::{Command, SubscriptionGroupConfig, Topic, TopicConfig};
 use tokio::time::Instant;
 
-use crate::appender::Appended;
+use crate::appender::{Appended, OVERHEAD_BYTES};
 use crate::broker::Broker;
 use crate::catalog;
 use crate::delays::When;
@@ -26,43 +24,15 @@ use crate::group::Group;
 use crate::remoting::Request;
 use crate::waiting::Waits;
 
-/// Rows and heads that a message costs in the log beside its bytes, about.
-const OVERHEAD_BYTES: usize = 200;
-
 /// Takes a sent-back message. Answers when its copy is on the disks of a majority.
 pub async fn handle(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
-    if !group.leads() {
-        let Some(request) = request.refuse_if_forwarded() else {
-            return;
-        };
-        let again = {
-            let group = group.clone();
-            move |request: Request| drop(tokio::spawn(boxed(broker, group, request)))
-        };
-        return forward::relay(group, request, again).await;
-    }
-    let deadline = request.caller.received + forward::hold_budget(request.code());
-    match send_back(&broker, &group, &request, deadline).await {
-        Ok(()) => request.reply_ok(),
-        Err(Failure::NotLeader) if Instant::now() < deadline => {
-            forward::pause_after_refusal(&group, &request).await;
-            boxed(broker, group, request).await;
-        }
-        Err(failure) => {
-            group.metrics.refused(&failure);
-            let response: RemotingCommand = failure.to_response(&request.command);
-            request.reply(response);
-        }
-    }
-}
-
-/// The same, where the type of the future must be known before it is.
-fn boxed(
-    broker: Arc<Broker>,
-    group: Arc<Group>,
-    request: Request,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(handle(broker, group, request))
+    forward::at_leader(
+        broker,
+        group,
+        request,
+        |broker, group, request, deadline| Box::pin(send_back(broker, group, request, deadline)),
+    )
+    .await;
 }
 
 async fn send_back(
@@ -81,12 +51,7 @@ async fn send_back(
         .routes
         .store_host(request.caller.listener, request.caller.node, group.id);
     let offset = PhysicalOffset::new(header.offset.max(0) as u64);
-    let store = group.store.clone();
-    let read = aside(move || store.message_at(offset, host)).await;
-    let original = read
-        .map_err(|e| Failure::code(ResponseCode::SYSTEM_ERROR, e.to_string()))?
-        .map_err(|e| Failure::code(ResponseCode::SYSTEM_ERROR, e.to_string()))?;
-    let Some(original) = original else {
+    let Some(original) = catalog::message_at(group, offset, host).await? else {
         let reason = format!("there is no message at {offset}; it may have been removed");
         return Err(Failure::code(ResponseCode::SYSTEM_ERROR, reason));
     };

@@ -1,13 +1,13 @@
 //! Brokers and name servers: clusterList, brokerStatus, getBrokerConfig, updateBrokerConfig, statsAll,
 //! wipeWritePerm, addWritePerm, updateKvConfig, deleteKvConfig.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gantry_protocol::bodies::{ConsumeStats, CounterStats, CounterWindow, GroupList};
+use gantry_protocol::bodies::{ConsumeStats, CounterStats, CounterWindow};
 use gantry_protocol::headers::{
     AddWritePermResponse, BrokerWritePermRequest, ConsumeStatsRequest, CounterRequest, KvRequest,
-    PutKvRequest, TopicRequest, WipeWritePermResponse,
+    PutKvRequest, WipeWritePermResponse,
 };
 use gantry_protocol::topic::{DEAD_LETTER_PREFIX, RETRY_PREFIX};
 use gantry_protocol::{RequestCode, ResponseCode};
@@ -266,14 +266,7 @@ async fn stats_of(call: &Call, topic: &str) -> Outcome {
     let put = counter(call, &groups, ("TOPIC_PUT_NUMS", topic)).await?;
     let (in_tps, in_day) = (put.stats_minute.tps, put.stats_day.sum);
     let only_active = call.has('a');
-    let mut consumers = BTreeSet::new();
-    for group in &groups {
-        let asked = request(RequestCode::QUERY_TOPIC_CONSUME_BY_WHO, |fields| {
-            TopicRequest { topic }.write(fields)
-        });
-        let answer = call.ask_group(group, asked).await?;
-        consumers.extend(body(GroupList::decode(&answer.body))?.group_list);
-    }
+    let consumers = call.consumers_of(topic, &groups).await?;
     let shown_topic = format::front(topic, 64);
     if consumers.is_empty() && (!only_active || in_day > 0) {
         output::line(&format!(

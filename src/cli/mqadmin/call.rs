@@ -1,8 +1,10 @@
 //! One call of a command: its options as given, and the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use gantry_protocol::bodies::GroupList;
+use gantry_protocol::headers::TopicRequest;
 use gantry_protocol::{RemotingCommand, RequestCode};
 
 use crate::cli::failure::Failure;
@@ -199,6 +201,23 @@ impl Call {
     ) -> Result<RemotingCommand, Failure> {
         request.fields.set("bname", &group.name);
         Ok(self.client.ask_group(group, request, TIMEOUT).await?)
+    }
+
+    /// The consumer groups that read a topic in any of the broker groups.
+    pub(super) async fn consumers_of(
+        &self,
+        topic: &str,
+        groups: &[BrokerGroup],
+    ) -> Result<BTreeSet<String>, Failure> {
+        let mut consumers = BTreeSet::new();
+        for group in groups {
+            let asked = request(RequestCode::QUERY_TOPIC_CONSUME_BY_WHO, |fields| {
+                TopicRequest { topic }.write(fields)
+            });
+            let answer = self.ask_group(group, asked).await?;
+            consumers.extend(body(GroupList::decode(&answer.body))?.group_list);
+        }
+        Ok(consumers)
     }
 }
 

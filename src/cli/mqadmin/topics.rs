@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gantry_protocol::RequestCode;
-use gantry_protocol::bodies::{GroupList, QueueMap, TopicConfig, TopicRoute, TopicStats};
+use gantry_protocol::bodies::{QueueMap, TopicConfig, TopicRoute, TopicStats};
 use gantry_protocol::headers::{CreateTopicRequest, TopicRequest};
 use gantry_protocol::topic::{DEAD_LETTER_PREFIX, DEFAULT_TOPIC, RETRY_PREFIX};
 use serde_json::json;
@@ -31,14 +31,7 @@ pub(super) async fn list(call: Call) -> Outcome {
     for topic in topics.iter().filter(|topic| !is_derived(topic)) {
         let groups = call.client.groups_of(topic).await?.unwrap_or_default();
         let cluster = groups.first().map_or("", |group| &group.cluster);
-        let mut consumers = BTreeSet::new();
-        for group in &groups {
-            let asked = request(RequestCode::QUERY_TOPIC_CONSUME_BY_WHO, |fields| {
-                TopicRequest { topic }.write(fields)
-            });
-            let answer = call.ask_group(group, asked).await?;
-            consumers.extend(body(GroupList::decode(&answer.body))?.group_list);
-        }
+        let mut consumers = call.consumers_of(topic, &groups).await?;
         if consumers.is_empty() {
             consumers.insert(String::new());
         }

@@ -28,6 +28,15 @@ impl Parking {
         Parking { last, time_ms: 1 }
     }
 
+    /// Behind a million that wait in the store.
+    fn behind_a_million(store: &Store) -> Self {
+        let mut parking = Parking::new(store);
+        for _ in 0..WAITING / BATCH_MESSAGES {
+            store.apply(&parking.next());
+        }
+        parking
+    }
+
     fn next(&mut self) -> Located {
         let head = RowHead {
             topic_id: TOPIC_ID,
@@ -54,10 +63,7 @@ fn apply_timers(bencher: Bencher) {
     let dir = Directory::new();
     let rig = Rig::new(&dir, LogConfig::default());
     let store = dir.open_store(&rig.log);
-    let mut parking = Parking::new(&store);
-    for _ in 0..WAITING / BATCH_MESSAGES {
-        store.apply(&parking.next());
-    }
+    let mut parking = Parking::behind_a_million(&store);
     bencher
         .counter(ItemsCount::new(BATCH_MESSAGES))
         .with_inputs(|| parking.next())
@@ -70,10 +76,7 @@ fn checkpoint_of_timers(bencher: Bencher) {
     let dir = Directory::new();
     let rig = Rig::new(&dir, LogConfig::default());
     let store = dir.open_store(&rig.log);
-    let mut parking = Parking::new(&store);
-    for _ in 0..WAITING / BATCH_MESSAGES {
-        store.apply(&parking.next());
-    }
+    Parking::behind_a_million(&store);
     bencher
         .counter(ItemsCount::new(WAITING))
         .bench_local(|| store.digest());

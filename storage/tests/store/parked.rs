@@ -2,13 +2,13 @@
 //! behind a damaged queue.
 
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
-use gantry_storage::message::{MessageView, NewMessage};
+use gantry_storage::message::MessageView;
 use gantry_storage::queue_offsets::QueueKey;
 use gantry_storage::store::{RowResult, Snapshot};
 use gantry_storage::tables::{Command, CommandResult};
 use gantry_storage::{PhysicalOffset, QueueOffset};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, message};
 
 const WAITING: &str = "rmq_sys_wheel_timer";
 
@@ -34,21 +34,6 @@ fn head(topic_id: u32, kind: RowKind, origin: PhysicalOffset) -> RowHead {
     }
 }
 
-fn message<'a>(topic: &'a str, queue_id: u16, body: &'a [u8]) -> NewMessage<'a> {
-    NewMessage {
-        topic,
-        queue_id,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 1,
-        born_host: "192.0.2.1:4000".parse().unwrap(),
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body,
-        properties: b"",
-    }
-}
-
 /// Parks one message; where it is.
 fn park(
     rig: &mut Rig,
@@ -59,7 +44,7 @@ fn park(
 ) -> PhysicalOffset {
     let mut batch = BatchBuilder::default();
     let row = head(topics.waiting, kind, PhysicalOffset::ZERO);
-    let pushed = batch.push_with_tags_code(row, &message(WAITING, 0, body), time_ms);
+    let pushed = batch.push_with_tags_code(row, &message(WAITING, 0, body, b""), time_ms);
     pushed.unwrap();
     rig.put_batch(batch).1.rows[0].offset
 }
@@ -71,7 +56,7 @@ fn deliver(rig: &mut Rig, topics: &Topics, place: PhysicalOffset, queue: u16) ->
     let mut batch = BatchBuilder::default();
     let row = head(topics.real, RowKind::Resolves, place);
     batch
-        .push_message(row, &message("T", queue, &body))
+        .push_message(row, &message("T", queue, &body, b""))
         .unwrap();
     rig.put_batch(batch).1.rows[0].result
 }
@@ -165,7 +150,7 @@ fn a_copy_waits_instead_of_its_original() {
     for (from, time_ms) in [(place, 5_000), (half, 8_000), (place, 5_000)] {
         let mut batch = BatchBuilder::default();
         let row = head(topics.waiting, RowKind::Moves, from);
-        let pushed = batch.push_with_tags_code(row, &message(WAITING, 0, b"x"), time_ms);
+        let pushed = batch.push_with_tags_code(row, &message(WAITING, 0, b"x", b""), time_ms);
         pushed.unwrap();
         moved.push(rig.put_batch(batch).1.rows[0]);
     }

@@ -239,16 +239,16 @@ pub struct Sent {
     pub queue_offset: QueueOffset,
 }
 
-pub fn push(
-    batch: &mut BatchBuilder,
-    (topic, topic_id): (&str, u32),
-    queue: u16,
-    body: &[u8],
-    properties: &[u8],
-) {
-    let message = NewMessage {
+/// An ordinary message.
+pub fn message<'a>(
+    topic: &'a str,
+    queue_id: u16,
+    body: &'a [u8],
+    properties: &'a [u8],
+) -> NewMessage<'a> {
+    NewMessage {
         topic,
-        queue_id: queue,
+        queue_id,
         flag: 0,
         sys_flag: 0,
         born_timestamp: 1,
@@ -257,7 +257,17 @@ pub fn push(
         prepared_offset: 0,
         body,
         properties,
-    };
+    }
+}
+
+pub fn push(
+    batch: &mut BatchBuilder,
+    (topic, topic_id): (&str, u32),
+    queue: u16,
+    body: &[u8],
+    properties: &[u8],
+) {
+    let message = message(topic, queue, body, properties);
     let head = RowHead {
         topic_id,
         ..RowHead::default()

@@ -1,13 +1,13 @@
 //! Messages by position, key and time; positions come from clients and are not believed.
 
 use gantry_storage::batch::BatchBuilder;
-use gantry_storage::message::{MessageView, NewMessage};
+use gantry_storage::message::MessageView;
 use gantry_storage::position::{PhysicalOffset, QueueOffset};
 use gantry_storage::queue_offsets::QueueKey;
 use gantry_storage::store::{KeyQuery, TimeBoundary};
 use gantry_storage::tables::Command;
 
-use crate::rig::{HOST, Rig, push};
+use crate::rig::{HOST, Rig, message, push};
 
 fn query<'a>(topic: &'a str, key: &'a str) -> KeyQuery<'a> {
     KeyQuery {
@@ -34,18 +34,7 @@ fn only_positions_that_a_queue_points_at_are_answered() {
     let mut rig = Rig::open(dir.path());
     let topic = rig.topic("T", 1);
     // A message whose body is a message: asking for the inner one must not work.
-    let inner = NewMessage {
-        topic: "T",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 1,
-        born_host: "192.0.2.1:4000".parse().unwrap(),
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body: b"forged",
-        properties: b"",
-    };
+    let inner = message("T", 0, b"forged", b"");
     let mut forged = bytes::BytesMut::new();
     inner.encode(&mut forged).unwrap();
     let mut sent = Vec::new();
