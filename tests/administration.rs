@@ -702,6 +702,9 @@ async fn replicas_are_shown_and_what_has_no_meaning_says_so() {
     for (asked, advice) in [
         (1005, "gantry status"),
         (513, "ordinary topic"),
+        (3001, "no ACL"),
+        (3010, "addresses of the listeners"),
+        (200_075, "ordinary topics"),
         (9999, "9999"),
     ] {
         let refused = follower.ask(request(RequestCode(asked), |_| {})).await;

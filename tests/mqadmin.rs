@@ -6,6 +6,8 @@ mod support;
 
 use std::process::Command;
 
+use gantry_protocol::bodies::{RequestModeName, RequestModeTable, SetRequestMode};
+use gantry_protocol::{RemotingCommand, RequestCode};
 use support::cluster::Cluster;
 
 /// Runs a command; its exit code, standard output and standard error.
@@ -52,6 +54,14 @@ impl Tool {
         let (code, out, errors) = self.run(words).await;
         assert_eq!(code, 0, "{words}: {out}{errors}");
         out
+    }
+
+    /// How a group asks for the messages of a topic, as a broker tells.
+    async fn mode_of(&self, topic: &str, group: &str) -> SetRequestMode {
+        let request = RemotingCommand::request(RequestCode::GET_ALL_MESSAGE_REQUEST_MODE, 0);
+        let answer = self.cluster.connect(2).await.ask(request).await;
+        let table = RequestModeTable::decode(&answer.body).unwrap();
+        table.message_request_mode_map[topic][group].clone()
     }
 
     /// The words of each line that it prints.
@@ -129,6 +139,26 @@ async fn topics_messages_and_offsets() {
         .await;
     let progress = tool.ok("consumerProgress -g Billing").await;
     assert!(progress.contains("Consume Diff Total: 4\n"), "{progress}");
+    let mode = tool
+        .ok("setConsumeMode -c gantry -t Orders -g Billing -m POP -q 1")
+        .await;
+    assert!(mode.starts_with("set consume mode to 127.0.0.1:"), "{mode}");
+    let decided = "topic[Orders] group[Billing] consume mode[POP] popShareQueueNum[1]\n";
+    assert!(mode.ends_with(decided), "{mode}");
+    let decided = tool.mode_of("Orders", "Billing").await;
+    assert_eq!(decided.mode, RequestModeName::Pop);
+    assert_eq!(decided.pop_share_queue_num, 1);
+    tool.ok("setConsumeMode -c gantry -t Orders -g Billing -m PULL")
+        .await;
+    let decided = tool.mode_of("Orders", "Billing").await;
+    assert_eq!(decided.mode, RequestModeName::Pull);
+    let refused = tool
+        .run("setConsumeMode -c gantry -t %RETRY%Billing -g Billing -m POP")
+        .await;
+    assert!(
+        refused.0 == 1 && refused.2.contains("always pulled"),
+        "{refused:?}"
+    );
     let moved = tool
         .rows("skipAccumulatedMessage -g Billing -t Orders")
         .await;
@@ -218,6 +248,20 @@ async fn wrong_words_and_what_has_no_meaning() {
         ("nothing", 2, "is no command of mqadmin"),
         ("updateTopicList", 2, "no such tool of its own"),
         ("electMaster", 1, "stop the leader"),
+        (
+            "createUser -u a -p b",
+            1,
+            "not in this version: no users and no ACL",
+        ),
+        ("listAcl", 1, "addresses of the listeners"),
+        ("getLiteTopicInfo", 1, "use ordinary topics"),
+        ("exportPopRecord", 1, "one store of its state"),
+        ("setConsumeMode -t T -g G", 2, "-m (--mode) is required"),
+        (
+            "setConsumeMode -t T -g G -m PUSH",
+            2,
+            "PULL or POP is needed",
+        ),
         ("updateTopic -t T", 2, "-b or -c is needed"),
         ("topicList -n 127.0.0.1:1", 1, "cannot be reached"),
     ] {

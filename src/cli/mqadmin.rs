@@ -141,6 +141,19 @@ const TOOLS: &[Tool] = &[
         consumers::delete_group
     ),
     tool!(
+        "setConsumeMode",
+        "Decide whether a consumer group pulls or pops a topic.",
+        [
+            TOPIC,
+            required('g', "groupName"),
+            required('m', "mode"),
+            BROKER,
+            CLUSTER,
+            optional('q', "popShareQueueNum")
+        ],
+        consumers::set_mode
+    ),
+    tool!(
         "getConsumerConfig",
         "Show the settings of a consumer group.",
         [required('g', "groupName")],
@@ -387,7 +400,10 @@ fn find(name: &str) -> Result<&'static Tool, Failure> {
         Some(names::State::Instead(advice)) => {
             Failure::new(format!("{name} is not applicable under Raft: {advice}"))
         }
-        Some(_) => Failure::usage(format!(
+        Some(names::State::Missing(advice)) => {
+            Failure::new(format!("{name} is not in this version: {advice}"))
+        }
+        Some(names::State::Works) => Failure::usage(format!(
             "{name}: gantry has no such tool of its own; RocketMQ's mqadmin works against this cluster"
         )),
         None => Failure::usage(format!(

@@ -1,4 +1,7 @@
-//! Requests of RocketMQ's tools that have no meaning here: each is answered with what to do instead.
+//! Requests of RocketMQ's tools that have no meaning here, or are not in this version: each is answered with
+//! what to do instead.
+
+use std::ops::RangeInclusive;
 
 use gantry_protocol::{RequestCode, ResponseCode};
 
@@ -19,7 +22,7 @@ const ADVICE: &[(&[i32], &str)] = &[
         "brokers ask it of clients, not clients of brokers",
     ),
     (
-        &[43, 45, 60, 61, 322, 402],
+        &[43, 45, 60, 61, 322],
         "replicas are fed by the group's Raft log and by nothing else; query single offsets with 14, topics \
          with 21, groups with 201",
     ),
@@ -78,11 +81,31 @@ const ADVICE: &[(&[i32], &str)] = &[
     ),
 ];
 
+/// What this version does not have, and what to do meanwhile, by first and last code.
+const MISSING: &[(RangeInclusive<i32>, &str)] = &[
+    (
+        3001..=3010,
+        "it has no users and no ACL, and asks no client who it is; let only those in who may send, by the \
+         addresses of the listeners and by the network",
+    ),
+    (
+        200_070..=200_079,
+        "it has no lite topics; use ordinary topics",
+    ),
+];
+
 /// The answer to a code that nothing handles.
 pub fn refusal(code: RequestCode) -> Failure {
-    let reason = match advice(code) {
-        Some(advice) => format!("{code} is not applicable under Raft: {advice}"),
-        None => format!("request code {code} is not supported by this version of the broker"),
+    let mut missing = MISSING.iter();
+    let missing = missing.find(|(codes, _)| codes.contains(&code.0));
+    let reason = match (advice(code), missing) {
+        (Some(advice), _) => format!("{code} is not applicable under Raft: {advice}"),
+        (None, Some((_, advice))) => {
+            format!("{code} is not supported by this version of the broker: {advice}")
+        }
+        (None, None) => {
+            format!("request code {code} is not supported by this version of the broker")
+        }
     };
     Failure::code(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, reason)
 }
@@ -117,6 +140,14 @@ mod tests {
         };
         assert_eq!(code, ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
         assert!(reason.contains("gantry status"), "{reason}");
+        for code in 3001..=3010 {
+            let text = refusal(RequestCode(code)).to_string();
+            assert!(
+                text.contains("no ACL") && text.contains("listeners"),
+                "{text}"
+            );
+            assert!(text.contains(&code.to_string()), "{text}");
+        }
         assert!(refusal(RequestCode(9999)).to_string().contains("9999"));
     }
 }

@@ -1,12 +1,12 @@
-//! Groups and their members: updateSubGroup, deleteSubGroup, getConsumerConfig, consumerProgress,
-//! consumerConnection, producerConnection, consumerStatus.
+//! Groups and their members: updateSubGroup, setConsumeMode, deleteSubGroup, getConsumerConfig,
+//! consumerProgress, consumerConnection, producerConnection, consumerStatus.
 
 use std::collections::BTreeMap;
 
 use gantry_protocol::RequestCode;
 use gantry_protocol::bodies::{
     AllGroupConfig, ConsumeStats, ConsumeType, ConsumerConnection, GroupConfig, MessageModel,
-    MessageQueue, ProducerConnection, QueueProgress,
+    MessageQueue, ProducerConnection, QueueProgress, RequestModeName, SetRequestMode,
 };
 use gantry_protocol::headers::{
     ConsumeStatsRequest, ConsumerConnectionRequest, DeleteGroupRequest, ProducerConnectionRequest,
@@ -48,6 +48,31 @@ pub(super) async fn update_group(call: Call) -> Outcome {
     Ok(output::line(&format!(
         "SubscriptionGroupConfig{}",
         format::map(settings)
+    ))?)
+}
+
+pub(super) async fn set_mode(call: Call) -> Outcome {
+    let (topic, group, mode) = (call.text('t'), call.text('g'), call.text('m'));
+    let share = call.number('q', 0)?;
+    let body = SetRequestMode {
+        consumer_group: group.to_string(),
+        mode: match mode {
+            "PULL" => RequestModeName::Pull,
+            "POP" => RequestModeName::Pop,
+            other => {
+                return Err(Failure::usage(format!("-m {other}: PULL or POP is needed")));
+            }
+        },
+        pop_share_queue_num: share,
+        topic: topic.to_string(),
+    };
+    for address in call.targets().await? {
+        let asked = request(RequestCode::SET_MESSAGE_REQUEST_MODE, |_| {});
+        call.ask(&address, asked.with_body(body.encode())).await?;
+        output::line(&format!("set consume mode to {address} success."))?;
+    }
+    Ok(output::line(&format!(
+        "topic[{topic}] group[{group}] consume mode[{mode}] popShareQueueNum[{share}]"
     ))?)
 }
 

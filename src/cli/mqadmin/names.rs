@@ -7,8 +7,8 @@ use std::fmt::Write;
 pub(super) enum State {
     /// RocketMQ's tool works against this broker.
     Works,
-    /// Not in this version.
-    Missing,
+    /// Not in this version: what to do meanwhile.
+    Missing(&'static str),
     /// It has no meaning under Raft: what to do instead.
     Instead(&'static str),
 }
@@ -23,6 +23,11 @@ const NO_ROCKSDB: &str = "there is no RocksDB";
 const NO_COLD_CONTROL: &str = "reads of cold data are bounded by the node itself";
 const NO_STATIC_TOPICS: &str = "create an ordinary topic: its queues stay with their broker group, whose \
                                 leader may move";
+const ONE_POP_STORE: &str = "POP has one store of its state, the Raft log; there is nothing to export from \
+                             another";
+const NO_USERS: &str = "no users and no ACL; let only those in who may send, by the addresses of the \
+                        listeners and by the network";
+const NO_LITE: &str = "no lite topics; use ordinary topics";
 const NO_CONTAINER: &str = "start a node of the configuration, or stop one";
 
 /// Commands by RocketMQ's packages, in its order.
@@ -49,7 +54,7 @@ const NAMES: &[(&str, &[(&str, State)])] = &[
         &[
             ("updateSubGroup", Works),
             ("updateSubGroupList", Works),
-            ("setConsumeMode", Missing),
+            ("setConsumeMode", Works),
             ("deleteSubGroup", Works),
             ("consumerProgress", Works),
             ("consumerStatus", Works),
@@ -153,7 +158,7 @@ const NAMES: &[(&str, &[(&str, State)])] = &[
             ("exportConfigs", Works),
             ("exportMetrics", Works),
             ("exportMetadataInRocksDB", Instead(NO_ROCKSDB)),
-            ("exportPopRecord", Missing),
+            ("exportPopRecord", Instead(ONE_POP_STORE)),
         ],
     ),
     (
@@ -179,18 +184,18 @@ const NAMES: &[(&str, &[(&str, State)])] = &[
     (
         "auth",
         &[
-            ("createUser", Missing),
-            ("updateUser", Missing),
-            ("deleteUser", Missing),
-            ("getUser", Missing),
-            ("listUser", Missing),
-            ("copyUser", Missing),
-            ("createAcl", Missing),
-            ("updateAcl", Missing),
-            ("deleteAcl", Missing),
-            ("getAcl", Missing),
-            ("listAcl", Missing),
-            ("copyAcl", Missing),
+            ("createUser", Missing(NO_USERS)),
+            ("updateUser", Missing(NO_USERS)),
+            ("deleteUser", Missing(NO_USERS)),
+            ("getUser", Missing(NO_USERS)),
+            ("listUser", Missing(NO_USERS)),
+            ("copyUser", Missing(NO_USERS)),
+            ("createAcl", Missing(NO_USERS)),
+            ("updateAcl", Missing(NO_USERS)),
+            ("deleteAcl", Missing(NO_USERS)),
+            ("getAcl", Missing(NO_USERS)),
+            ("listAcl", Missing(NO_USERS)),
+            ("copyAcl", Missing(NO_USERS)),
         ],
     ),
     ("metadata", &[("rocksDBConfigToJson", Instead(NO_ROCKSDB))]),
@@ -198,12 +203,12 @@ const NAMES: &[(&str, &[(&str, State)])] = &[
         "5.4 and 5.5",
         &[
             ("switchTimerEngine", Instead("there is one timer engine")),
-            ("getBrokerLiteInfo", Missing),
-            ("getParentTopicInfo", Missing),
-            ("getLiteTopicInfo", Missing),
-            ("getLiteClientInfo", Missing),
-            ("getLiteGroupInfo", Missing),
-            ("triggerLiteDispatch", Missing),
+            ("getBrokerLiteInfo", Missing(NO_LITE)),
+            ("getParentTopicInfo", Missing(NO_LITE)),
+            ("getLiteTopicInfo", Missing(NO_LITE)),
+            ("getLiteClientInfo", Missing(NO_LITE)),
+            ("getLiteGroupInfo", Missing(NO_LITE)),
+            ("triggerLiteDispatch", Missing(NO_LITE)),
         ],
     ),
 ];
@@ -229,7 +234,7 @@ pub(super) fn document() -> String {
         for (name, state) in *names {
             let theirs = match state {
                 Works => "works".to_string(),
-                Missing => "not in this version: code 3 says so".to_string(),
+                Missing(advice) => format!("not in this version: {advice}"),
                 Instead(advice) => format!("not applicable under Raft: {advice}"),
             };
             let is_ours = super::TOOLS.iter().any(|tool| tool.name == *name);
@@ -249,7 +254,8 @@ the commands of every day without a JVM, with RocketMQ's names, flags and column
 code is 0, or 1 when the work could not be done, or 2 for wrong arguments.
 
 \"Works\" means that the broker answers every request that the command makes; RocketMQ's tool itself is not
-run in the tests. Requests without a meaning here are answered with code 3 and what to do instead.
+run in the tests. Requests without a meaning here, and those that this version does not know, are
+answered with code 3 and what to do instead.
 `updateBrokerConfig` may change one setting, `brokerPermission`, which is that of the whole broker group and
 survives restarts.
 
