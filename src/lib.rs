@@ -23,6 +23,7 @@ pub mod filters;
 pub mod forward;
 pub mod group;
 pub mod handlers;
+pub(crate) mod held_up;
 pub mod host;
 pub mod http;
 pub mod long_poll;

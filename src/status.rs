@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::broker::Broker;
 use crate::catalog;
 use crate::group::Group;
+use crate::held_up;
 use crate::http::HttpHandlers;
 use crate::node::Parts;
 use crate::transactions;
@@ -94,6 +95,7 @@ fn group_status(group: &Group) -> Value {
         "replicas": replicas,
         "disk_bytes": disk_bytes(group),
         "damage": damage(group),
+        "waiting": held_up::waiting(group),
         "refuses_sends": group.disk.refusal(),
     })
 }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use gantry_protocol::bodies::{CounterStats, LockRequest, MessageQueue};
+use gantry_protocol::bodies::{CounterStats, GroupConfig, LockRequest, MessageQueue};
 use gantry_protocol::headers::{CounterRequest, SendBackRequest, SendRequest};
 use gantry_protocol::message::Message;
 use gantry_protocol::properties;
@@ -63,6 +63,65 @@ async fn lock(client: &mut Connection) {
 
 fn property<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     properties::get(&message.properties, name)
+}
+
+/// What waits for consumers, as `gantry status` tells it; the words of its tables, line by line.
+fn held_up(node: &OneNode) -> (serde_json::Value, Vec<Vec<String>>) {
+    let http = node.http.to_string();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gantry"));
+        let output = command
+            .args(["status", "--http", &http])
+            .args(more)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&run(&["-o", "json"])).unwrap();
+    let words = |line: &str| line.split_whitespace().map(String::from).collect();
+    let waiting = json["nodes"][0]["groups"][0]["waiting"].clone();
+    (waiting, run(&[]).lines().map(words).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_what_waits_and_for_whom() {
+    let node = OneNode::start_with("message_delay_levels = \"100ms 1h\"").await;
+    let mut client = node.connect().await;
+    let nothing = json!({ "timers": 0, "half_messages": 0, "leases": 0, "consumers": [] });
+    assert_eq!(held_up(&node).0, nothing);
+
+    let group = GroupConfig {
+        group_name: "G".to_string(),
+        ..GroupConfig::default()
+    };
+    let create = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, 0);
+    sent(&mut client, create.with_body(group.encode())).await;
+    for body in ["dead", "soon", "late"] {
+        sent(&mut client, send("T", body, &[])).await;
+    }
+    sent(
+        &mut client,
+        send("T", "half", &[("TRAN_MSG", "true"), ("PGROUP", "P")]),
+    )
+    .await;
+    let messages = pull_all(&mut client, "T").await;
+    for (message, level) in messages.iter().zip([-1, 1, 2]) {
+        sent(&mut client, send_back(message, level)).await;
+    }
+    arrived(&mut client, "%RETRY%G", 1).await;
+    let (waiting, lines) = held_up(&node);
+    let of_group = json!({ "group": "G", "in_flight": 0, "retries": 1, "dead_letters": 1 });
+    assert_eq!(waiting["timers"], 1);
+    assert_eq!(waiting["half_messages"], 1);
+    assert_eq!(waiting["consumers"], json!([of_group]));
+    assert!(
+        lines.contains(&["broker-a", "1", "1", "0"].map(String::from).to_vec()),
+        "{lines:?}"
+    );
+    assert!(
+        lines.contains(&["G", "broker-a", "0", "1", "1"].map(String::from).to_vec()),
+        "{lines:?}"
+    );
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::failure::{Failure, Outcome};
 use super::layout::NodePlace;
 use super::output::{self, Format, note};
-use crate::client::status::{self, NodeStatus};
+use crate::client::status::{self, NodeStatus, ReplicaStatus};
 use crate::client::{Client, ClientError};
 
 const DEFAULT_HTTP: &str = "127.0.0.1:5557";
@@ -156,10 +156,59 @@ fn as_table(answers: &Answers) -> Outcome {
     if !rows.is_empty() {
         output::table(&headings, &rows)?;
     }
+    let replicas: Vec<&ReplicaStatus> = replicas().flat_map(|status| &status.groups).collect();
+    waiting_as_tables(&replicas)?;
     for (_, answer) in answers {
         if let Err(error) = answer {
             note(&format!("no answer: {error}"));
         }
+    }
+    Ok(())
+}
+
+/// What waits in each group, and for whom, as the replica that has applied most knows it. Nothing is printed
+/// where nothing waits.
+fn waiting_as_tables(replicas: &[&ReplicaStatus]) -> Outcome {
+    let mut newest: BTreeMap<&str, &ReplicaStatus> = BTreeMap::new();
+    for replica in replicas {
+        let known = newest.entry(&replica.name).or_insert(replica);
+        if replica.applied > known.applied {
+            *known = replica;
+        }
+    }
+    let (mut groups, mut consumers) = (Vec::new(), Vec::new());
+    for (name, replica) in newest {
+        let waiting = &replica.waiting;
+        let counts = [waiting.timers, waiting.half_messages, waiting.leases];
+        if counts.iter().any(|count| *count > 0) {
+            let counts = counts.iter().map(u64::to_string);
+            groups.push(std::iter::once(name.to_string()).chain(counts).collect());
+        }
+        for held in &waiting.consumers {
+            consumers.push(vec![
+                held.group.clone(),
+                name.to_string(),
+                held.in_flight.to_string(),
+                held.retries.to_string(),
+                held.dead_letters.to_string(),
+            ]);
+        }
+    }
+    consumers.sort();
+    if !groups.is_empty() {
+        output::line("")?;
+        output::table(&["group", "timers", "half messages", "popped"], &groups)?;
+    }
+    if !consumers.is_empty() {
+        output::line("")?;
+        let headings = [
+            "consumer group",
+            "group",
+            "popped",
+            "retries",
+            "dead letters",
+        ];
+        output::table(&headings, &consumers)?;
     }
     Ok(())
 }

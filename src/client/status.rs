@@ -54,6 +54,8 @@ pub struct ReplicaStatus {
     pub disk_bytes: u64,
     /// What of the log is damaged on this node's disk.
     pub damage: Damage,
+    /// What waits, as the replica has applied it.
+    pub waiting: Waiting,
     /// What this client does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -71,6 +73,34 @@ pub struct Damage {
     pub mended: u64,
     /// Bytes that were read again to find rot.
     pub scrubbed_bytes: u64,
+}
+
+/// Messages of a broker group that wait for something.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// Messages that wait for their time.
+    pub timers: u64,
+    /// Half messages of open transactions.
+    pub half_messages: u64,
+    /// Messages that are handed out by POP, concurrently.
+    pub leases: u64,
+    /// Consumer groups that hold any up.
+    pub consumers: Vec<HeldUp>,
+}
+
+/// Messages that did not go through a consumer group at once.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct HeldUp {
+    /// Consumer group.
+    pub group: String,
+    /// Handed out by POP and not acknowledged.
+    pub in_flight: u64,
+    /// In its retry topics and not read yet.
+    pub retries: u64,
+    /// In its dead letter topic.
+    pub dead_letters: u64,
 }
 
 /// Damaged records: the first and the last one.

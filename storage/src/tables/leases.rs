@@ -131,6 +131,12 @@ impl Leases {
         leases.in_flight.len() + ordered
     }
 
+    /// How many messages a group has, over all queues.
+    pub fn held_by(&self, group: &str) -> usize {
+        let queues = self.groups.get(group).into_iter().flat_map(BTreeMap::keys);
+        queues.map(|key| self.in_flight(group, *key)).sum()
+    }
+
     /// From where to where messages of a queue are handed out to a group that is at `position`: the first
     /// one that is not acknowledged, and the next one that nobody has.
     pub fn span(
