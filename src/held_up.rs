@@ -1,5 +1,7 @@
 //! What waits in a broker group, as this replica has applied it.
 
+use std::collections::BTreeSet;
+
 use gantry_protocol::topic as names;
 use gantry_storage::QueueKey;
 use serde_json::{Value, json};
@@ -67,8 +69,21 @@ fn held(group: &Group) -> Vec<Held> {
         });
         keys.collect::<Vec<QueueKey>>()
     };
-    let consumers = tables.groups().map(|consumer| {
-        let name = &consumer.name;
+    // Groups that nobody created may consume as well, and are in no table of their own.
+    let created = tables.groups().map(|consumer| consumer.name.clone());
+    let mut consumers: BTreeSet<String> = created.collect();
+    consumers.extend(tables.leases().groups().map(str::to_owned));
+    for topic in tables.topics() {
+        let topic = &topic.config.name;
+        consumers.extend(tables.groups_with_offsets_in(topic).map(str::to_owned));
+        consumers.extend(
+            topic
+                .strip_prefix(names::DEAD_LETTER_PREFIX)
+                .map(str::to_owned),
+        );
+    }
+    let consumers = consumers.into_iter().map(|name| {
+        let name = name.as_str();
         let own = names::retry_topic(name);
         let mut retries: Vec<(QueueKey, Option<u64>)> =
             queues(&own).into_iter().map(|key| (key, None)).collect();
@@ -88,7 +103,7 @@ fn held(group: &Group) -> Vec<Held> {
             in_flight: tables.leases().held_by(name),
             retries,
             dead_letters: queues(&names::dead_letter_topic(name)),
-            consumer_group: name.clone(),
+            consumer_group: name.to_owned(),
         }
     });
     consumers.collect()

@@ -165,3 +165,35 @@ async fn a_group_is_told_how_to_ask() {
     assert_eq!(mode.mode, RequestModeName::Pop);
     node.stop().await;
 }
+
+/// What `gantry status` says to wait in the only broker group.
+fn waiting(node: &OneNode) -> serde_json::Value {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gantry"));
+    let http = node.http.to_string();
+    let output = command.args(["status", "-o", "json", "--http", &http]);
+    let output = output.output().unwrap().stdout;
+    let status: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    status["nodes"][0]["groups"][0]["waiting"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_counts_what_is_handed_out() {
+    let node = OneNode::start().await;
+    let mut client = node.connect().await;
+    for body in ["m0", "m1"] {
+        send(&mut client, TOPIC, 0, body, "A").await;
+    }
+    let mut messages = pop(&mut client, pop_of(TOPIC)).await;
+    assert_eq!(bodies(&messages), ["m0", "m1"]);
+    let held = |count: u64| {
+        serde_json::json!([{
+            "group": GROUP, "in_flight": count, "retries": 0, "dead_letters": 0
+        }])
+    };
+    assert_eq!(waiting(&node)["leases"], 2);
+    assert_eq!(waiting(&node)["consumers"], held(2));
+    ack(&mut client, &messages.remove(0)).await;
+    assert_eq!(waiting(&node)["leases"], 1);
+    assert_eq!(waiting(&node)["consumers"], held(1));
+    node.stop().await;
+}

@@ -131,6 +131,11 @@ impl Leases {
         leases.in_flight.len() + ordered
     }
 
+    /// Names of the groups that have messages; ordered.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(|group| &**group)
+    }
+
     /// How many messages a group has, over all queues.
     pub fn held_by(&self, group: &str) -> usize {
         let queues = self.groups.get(group).into_iter().flat_map(BTreeMap::keys);
