@@ -35,6 +35,7 @@ impl Pops {
         let Request::Pop {
             group,
             invisible_ms,
+            ..
         } = &call.request
         else {
             return;

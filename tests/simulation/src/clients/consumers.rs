@@ -36,6 +36,7 @@ pub(crate) fn seen(message: &gantry_protocol::message::Message) -> Message {
         // A body without a number was never sent, and no number that is sent has the top bit.
         id: id.unwrap_or(u64::MAX),
         crc: crc32fast::hash(body),
+        times: message.reconsume_times.max(0) as u32,
     }
 }
 
