@@ -211,6 +211,8 @@ impl Tables {
             } => self.values.put(namespace, key, value),
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
             Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
+            Command::TermStart if planted(Bug::HalfVisible) => self.parked.deliver_halves(),
+            Command::TermStart if planted(Bug::LeasesEndWithTerm) => self.leases.end_all(),
             Command::TermStart => self.locks.renew_all(self.clock_ms),
             Command::Unpark { places } => {
                 let resolved = places.iter().filter(|place| self.parked.resolve(**place));
