@@ -1,6 +1,9 @@
 //! Popped messages: invisible for their time, gone once acked, given again once their time has passed, with one
 //! more attempt counted; in order where that was asked for (I11).
 //!
+//! Who consumes in order goes on at the first message that is not done with, and gets all behind it again, acked
+//! or not; messages that retention removed do not come.
+//!
 //! A message that is not acked in time comes again in the retry topic of its group, so it is known by its id,
 //! unless it was sent more than once. What an ack that may have come too late has done is not known.
 
@@ -110,7 +113,11 @@ impl Pops {
                     self.in_order(moment, call, (group, popped), report);
                 }
                 for one in popped {
-                    self.popped(moment, call, (group, one), report);
+                    let behind = popped.iter().any(|other| {
+                        other.queue == one.queue && other.message.offset < one.message.offset
+                    });
+                    let delivered = (group.as_str(), one, *order && behind);
+                    self.popped(moment, call, delivered, report);
                 }
             }
             (Request::Ack { cursor, offset }, _) => {
@@ -152,7 +159,7 @@ impl Pops {
             let open = self.open.entry(cursor).or_default();
             report.judged(Invariant::I11);
             let mut skipped = open.range(..first).filter(|(_, at)| **at < call.number);
-            if let Some((offset, given)) = skipped.next() {
+            if let Some((offset, given)) = skipped.next().filter(|_| !self.retention) {
                 let queue = &one.queue;
                 let text = format!("{group} is given {queue} {first} before {offset} is done with");
                 report.broken(Invariant::I11, &[*given, moment.number], text);
@@ -165,7 +172,7 @@ impl Pops {
         &mut self,
         moment: Moment,
         call: &Call,
-        (group, one): (&str, &Popped),
+        (group, one, is_behind): (&str, &Popped, bool),
         report: &mut Report,
     ) {
         let (offset, id) = (one.message.offset, one.message.id);
@@ -204,7 +211,8 @@ impl Pops {
             );
             report.broken(Invariant::I11, &[first, moment.number], text);
         };
-        if let Some(acked) = before.acked.filter(|acked| *acked < delivery.begun) {
+        let acked = before.acked.filter(|acked| *acked < delivery.begun);
+        if let Some(acked) = acked.filter(|_| !is_behind) {
             complain(acked, "after its ack");
         }
         let follows = before.ended < delivery.begun;
@@ -215,14 +223,16 @@ impl Pops {
             before.hidden_until.min(delivery.hidden_until)
         };
         let skewed_at = moment.at.saturating_add(self.clocks.skew_at(moment.at));
-        if skewed_at < hidden_until && self.clocks.hold_since(before.begun) {
+        // Behind another one that comes again, an ack ends nothing but the wait.
+        let is_over = is_behind && before.is_given_up;
+        if skewed_at < hidden_until && !is_over && self.clocks.hold_since(before.begun) {
             complain(before.ended, "while it is invisible");
         }
         if follows && delivery.attempt <= before.attempt {
             complain(before.ended, "without counting the attempt");
         }
         if follows || delivery.begun_at > before.begun_at {
-            let acked = before.acked;
+            let acked = before.acked.filter(|_| !is_behind);
             *before = Delivery { acked, ..delivery };
         }
     }
