@@ -23,6 +23,8 @@ enum Key {
 
 /// The last delivery of a message to a group.
 struct Delivery {
+    /// Who got it: what others ack is an earlier delivery, and ends nothing.
+    by: String,
     place: (Queue, u64),
     begun: u64,
     begun_at: u64,
@@ -75,7 +77,8 @@ impl Pops {
                 if let Some(open) = self.open.get_mut(cursor) {
                     open.remove(offset);
                 }
-                if let Some(delivery) = self.delivery(cursor, *offset) {
+                let delivery = self.delivery(cursor, *offset);
+                if let Some(delivery) = delivery.filter(|one| one.by == call.by) {
                     delivery.is_given_up = true;
                 }
             }
@@ -124,6 +127,7 @@ impl Pops {
                 let holds = self.clocks.hold_since(call.number);
                 if let Some(delivery) = self.delivery(cursor, *offset) {
                     let in_time = skewed_at < delivery.hidden_until && holds;
+                    let in_time = in_time && delivery.by == call.by;
                     if in_time && !delivery.is_doubtful && delivery.ended < call.number {
                         delivery.acked.get_or_insert(moment.number);
                     }
@@ -189,6 +193,7 @@ impl Pops {
             .or_default()
             .insert(offset, key.clone());
         let delivery = Delivery {
+            by: call.by.clone(),
             place: (one.queue.clone(), offset),
             begun: call.number,
             begun_at: call.at,
