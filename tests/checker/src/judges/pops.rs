@@ -119,7 +119,9 @@ impl Pops {
                     let behind = popped.iter().any(|other| {
                         other.queue == one.queue && other.message.offset < one.message.offset
                     });
-                    let delivered = (group.as_str(), one, *order && behind);
+                    // What was before it may have been removed.
+                    let is_behind = *order && (behind || self.retention);
+                    let delivered = (group.as_str(), one, is_behind);
                     self.popped(moment, call, delivered, report);
                 }
             }
