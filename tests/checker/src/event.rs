@@ -131,7 +131,8 @@ pub enum Request {
         group: String,
         /// How long, in milliseconds.
         invisible_ms: u64,
-        /// Whether the group consumes in order: nothing of a queue comes before all that came earlier is acked.
+        /// Whether the group consumes in order: nothing of a queue comes before all that came earlier is
+        /// acked.
         #[serde(default, skip_serializing_if = "is_false")]
         order: bool,
     },

@@ -1,8 +1,8 @@
-//! Popped messages: invisible for their time, gone once acked, given again once their time has passed, with one
-//! more attempt counted; in order where that was asked for (I11).
+//! Popped messages: invisible for their time, gone once acked, given again once their time has passed,
+//! with one more attempt counted; in order where that was asked for (I11).
 //!
-//! Who consumes in order goes on at the first message that is not done with, and gets all behind it again, acked
-//! or not; messages that retention removed do not come.
+//! Who consumes in order goes on at the first message that is not done with, and gets all behind it again,
+//! acked or not; messages that retention removed do not come.
 //!
 //! A message that is not acked in time comes again in the retry topic of its group, so it is known by its id,
 //! unless it was sent more than once. What an ack that may have come too late has done is not known.

@@ -1,5 +1,5 @@
-//! Messages that consumers hand back: each comes again once in the retry topic, with one more attempt counted,
-//! or becomes a dead letter when it has been handed back often enough.
+//! Messages that consumers hand back: each comes again once in the retry topic, with one more attempt
+//! counted, or becomes a dead letter when it has been handed back often enough.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

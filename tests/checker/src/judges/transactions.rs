@@ -1,5 +1,5 @@
-//! Half messages: visible once their commit was asked for and not before, there once it is acked, and never once
-//! a rollback is; producers are asked about those that stay open, and about no others (I9).
+//! Half messages: visible once their commit was asked for and not before, there once it is acked, and
+//! never once a rollback is; producers are asked about those that stay open, and about no others (I9).
 
 use std::collections::{HashMap, HashSet};
 

@@ -145,7 +145,8 @@ async fn pop(client: &mut Client, habit: Habit) -> Vec<Held> {
     }
 }
 
-/// The messages of an answer, and their handles, which clients make from the header where the message has none.
+/// The messages of an answer, and their handles, which clients make from the header where the message
+/// has none.
 fn read(habit: Habit, answer: &RemotingCommand) -> (Vec<Popped>, Vec<Held>) {
     let header = PopResponse::parse(&answer.fields);
     let header = header.unwrap_or_else(|error| panic!("a pop that cannot be read: {error}"));
