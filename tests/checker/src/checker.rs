@@ -119,8 +119,8 @@ pub struct Bounds {
     /// From the end of the load, or of the last fault if that is later, until consumers have committed the
     /// end of each queue, in nanoseconds; default 60 s.
     pub drain_ns: u64,
-    /// From the due time of a message that waits, or from the end of the last fault if that is later, until it
-    /// must be delivered, in nanoseconds; default 10 s.
+    /// From the due time of a message that waits, or from the end of the last fault if that is later, until
+    /// it must be delivered, in nanoseconds; default 10 s.
     pub late_ns: u64,
     /// From the ack of a half message, or the last question about it, or the end of the last fault if
     /// that is later, until its producer must be asked, in nanoseconds; default 60 s.
