@@ -14,6 +14,7 @@ use gantry_protocol::properties::{Builder, names};
 use gantry_raft::aside;
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
 use gantry_storage::message::{FLAG_TRANSACTION_MASK, MessageView, NewMessage};
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, GIVEN_UP_MS, Topic};
 use gantry_storage::{Applied, PhysicalOffset, Store};
 use tokio::sync::watch;
@@ -179,7 +180,8 @@ async fn step(
     keep_from: PhysicalOffset,
     unreadable: &mut Unreadable,
 ) -> Result<Step, Failure> {
-    let now_ms = group.now_ms(clock);
+    let early_ms = if planted(Bug::TimerEarly) { 1_500 } else { 0 };
+    let now_ms = group.now_ms(clock) + early_ms;
     let skip = unreadable.now();
     let due: Vec<(u64, PhysicalOffset)> = {
         let tables = group.store.tables();

@@ -10,6 +10,7 @@ use gantry_protocol::{ResponseCode, topic as names_of};
 use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::message::{MessageView, NewMessage};
+use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, SubscriptionGroupConfig, Topic, TopicConfig};
 use tokio::time::Instant;
 
@@ -168,7 +169,10 @@ async fn append(
     };
     let copy = NewMessage {
         topic: at,
-        reconsume_times: message.reconsume_times().saturating_add(1),
+        reconsume_times: match planted(Bug::RetryNotCounted) {
+            true => message.reconsume_times(),
+            false => message.reconsume_times().saturating_add(1),
+        },
         prepared_offset: 0,
         ..due::copy(message, queue_id, properties.as_str().as_bytes())
     };

@@ -33,6 +33,12 @@ pub enum Bug {
     FirstOffsetWins,
     OffsetsOutOfOrder,
     LocksForgotten,
+    TimerEarly,
+    TimerTwice,
+    HalfVisible,
+    CommitTwice,
+    LeasesEndWithTerm,
+    RetryNotCounted,
 }
 
 /// Whether a defect is in force.
@@ -65,7 +71,7 @@ mod switch {
 
     impl Bug {
         /// All of them: the simulation must find each.
-        pub const ALL: [Self; 22] = [
+        pub const ALL: [Self; 28] = [
             Self::AckBeforeSync,
             Self::AckAtAppend,
             Self::VoteNotSynced,
@@ -88,6 +94,12 @@ mod switch {
             Self::FirstOffsetWins,
             Self::OffsetsOutOfOrder,
             Self::LocksForgotten,
+            Self::TimerEarly,
+            Self::TimerTwice,
+            Self::HalfVisible,
+            Self::CommitTwice,
+            Self::LeasesEndWithTerm,
+            Self::RetryNotCounted,
         ];
 
         /// What commands call it.
@@ -155,6 +167,18 @@ mod switch {
                     "an old offset that is written again replaces a newer one",
                 ),
                 Self::LocksForgotten => ("locks-forgotten", "a new leader does not know the locks"),
+                Self::TimerEarly => ("timer-early", "timers are delivered before they are due"),
+                Self::TimerTwice => ("timer-twice", "a delivered timer waits once more"),
+                Self::HalfVisible => (
+                    "half-visible",
+                    "a new leader delivers the messages of open transactions",
+                ),
+                Self::CommitTwice => ("commit-twice", "a commit does not end its transaction"),
+                Self::LeasesEndWithTerm => ("leases-end-with-term", "a new leader ends all leases"),
+                Self::RetryNotCounted => (
+                    "retry-not-counted",
+                    "messages that come again do not say how often",
+                ),
             }
         }
     }

@@ -257,6 +257,7 @@ impl State {
             Some(queues) if row.queue >= queues => return RowResult::QueueGone,
             Some(_) => Ok(self.queues.assign(key)),
         };
+        let again_ms = self.tables.clock_ms() + 4_000;
         let parked = self.tables.parked_mut();
         let time_ms = row.tags_code.max(0) as u64;
         match (row.head.kind, given) {
@@ -264,6 +265,11 @@ impl State {
             (RowKind::Timer, Ok(_)) => parked.park_timer(offset, time_ms),
             (RowKind::Half, Ok(_)) => parked.park_half(offset, time_ms),
             (RowKind::Moves, Ok(_)) => assert!(parked.move_to(origin, offset, time_ms)),
+            (RowKind::Resolves, Ok(_))
+                if planted(Bug::TimerTwice) && parked.timers().time_of(origin).is_some() =>
+            {
+                parked.park_timer(origin, again_ms);
+            }
             (RowKind::Resolves, _) | (RowKind::Moves, Err(_)) => assert!(parked.resolve(origin)),
         }
         let given = match given {

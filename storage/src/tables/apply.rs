@@ -210,8 +210,7 @@ impl Tables {
                 value,
             } => self.values.put(namespace, key, value),
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
-            Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
-            Command::TermStart => self.locks.renew_all(self.clock_ms),
+            Command::TermStart => self.begin_term(),
             Command::Unpark { places } => {
                 let resolved = places.iter().filter(|place| self.parked.resolve(**place));
                 return (CommandResult::Resolved(resolved.count() as u64), None);
@@ -226,6 +225,19 @@ impl Tables {
             popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
+    }
+
+    fn begin_term(&mut self) {
+        if planted(Bug::HalfVisible) {
+            self.parked.deliver_halves();
+        }
+        if planted(Bug::LeasesEndWithTerm) {
+            self.leases.end_all();
+        }
+        if planted(Bug::LocksForgotten) {
+            self.locks = Locks::default();
+        }
+        self.locks.renew_all(self.clock_ms);
     }
 
     fn commit_offsets(&mut self, entries: Vec<OffsetCommit>, advance_only: bool) {

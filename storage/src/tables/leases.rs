@@ -259,6 +259,18 @@ impl Leases {
         }
     }
 
+    /// The time of all leases is over. Nothing right does this (`planted`).
+    pub(super) fn end_all(&mut self) {
+        let due: Vec<DueLease> = self.due().collect();
+        for DueLease { group, name, .. } in due {
+            let lease = Lease {
+                pop_ms: name.pop_ms,
+                visible_ms: 0,
+            };
+            self.change(&group, name, lease);
+        }
+    }
+
     pub(super) fn order_mut(&mut self, group: &str, key: QueueKey) -> Option<&mut OrderBatch> {
         self.groups.get_mut(group)?.get_mut(&key)?.order.as_mut()
     }

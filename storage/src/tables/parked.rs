@@ -92,6 +92,19 @@ impl Parked {
         true
     }
 
+    /// Open transactions become messages that are due. Nothing right does this (`planted`).
+    pub(crate) fn deliver_halves(&mut self) {
+        let all: Vec<_> = self
+            .halves
+            .before(PhysicalOffset::new(u64::MAX))
+            .map(|(_, place)| place)
+            .collect();
+        for place in all {
+            self.resolve(place);
+            self.park_timer(place, 0);
+        }
+    }
+
     /// The producer of a half message was asked, and is asked again at `next_ms`; false if the transaction
     /// has ended.
     pub(crate) fn checked(&mut self, half: PhysicalOffset, next_ms: u64) -> bool {

@@ -32,6 +32,7 @@ pub enum Invariant {
     I15,
     I16,
     I17,
+    Retry,
     Lock,
     L1,
     L2,
@@ -41,7 +42,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::I1,
         Self::I2,
         Self::I3,
@@ -59,6 +60,7 @@ impl Invariant {
         Self::I15,
         Self::I16,
         Self::I17,
+        Self::Retry,
         Self::Lock,
         Self::L1,
         Self::L2,
@@ -86,6 +88,7 @@ impl Invariant {
             Self::I15 => "definitions of topics and groups are linearizable",
             Self::I16 => "replicas are identical",
             Self::I17 => "a node whose disk failed acks nothing until it is restarted",
+            Self::Retry => "a message that is handed back comes again once, and says how often",
             Self::Lock => "a queue is locked by one client at a time",
             Self::L1 => "sends succeed again after faults",
             Self::L2 => "replicas catch up after faults",
@@ -104,6 +107,10 @@ pub struct Bounds {
     pub lease_ns: u64,
     /// How far the clocks of brokers and harness may disagree over a wait, in nanoseconds; default 50 ms.
     pub skew_ns: u64,
+    /// How far two of those clocks drift apart, in millionths; default 0.
+    pub drift_ppm: u64,
+    /// Whether clocks agree but for that; default yes. If not, how long messages wait is not judged.
+    pub clocks_agree: bool,
     /// From the end of the last fault to the first ack of each group, in nanoseconds; default 10 s.
     pub resume_ns: u64,
     /// From the end of the last fault until every replica has applied what was committed then, in
@@ -112,9 +119,12 @@ pub struct Bounds {
     /// From the end of the load, or of the last fault if that is later, until consumers have committed the
     /// end of each queue, in nanoseconds; default 60 s.
     pub drain_ns: u64,
-    /// From the due time of a delayed message, or from the end of the last fault if that is later, until it
-    /// must be delivered, in nanoseconds; default 10 s.
+    /// From the due time of a message that waits, or from the end of the last fault if that is later, until
+    /// it must be delivered, in nanoseconds; default 10 s.
     pub late_ns: u64,
+    /// From the ack of a half message, or the last question about it, or the end of the last fault if
+    /// that is later, until its producer must be asked, in nanoseconds; default 60 s.
+    pub asked_ns: u64,
 }
 
 impl Default for Bounds {
@@ -124,10 +134,13 @@ impl Default for Bounds {
             retention: false,
             lease_ns: 60 * SECOND,
             skew_ns: SECOND / 20,
+            drift_ppm: 0,
+            clocks_agree: true,
             resume_ns: 10 * SECOND,
             catch_up_ns: 60 * SECOND,
             drain_ns: 60 * SECOND,
             late_ns: 10 * SECOND,
+            asked_ns: 60 * SECOND,
         }
     }
 }

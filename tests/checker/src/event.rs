@@ -120,12 +120,21 @@ pub enum Request {
         /// Whether to commit.
         commit: bool,
     },
+    /// Take back a delayed message that is not due yet.
+    Recall {
+        /// The message.
+        id: u64,
+    },
     /// Receive messages that stay invisible to others for a while.
     Pop {
         /// The consumer group.
         group: String,
         /// How long, in milliseconds.
         invisible_ms: u64,
+        /// Whether the group consumes in order: nothing of a queue comes before all that came earlier is
+        /// acked.
+        #[serde(default, skip_serializing_if = "is_false")]
+        order: bool,
     },
     /// Say that a popped message is done with.
     Ack {
@@ -142,6 +151,19 @@ pub enum Request {
         offset: u64,
         /// How long from now, in milliseconds.
         invisible_ms: u64,
+    },
+    /// Hand a message back, to come again in the group's retry topic, or to become a dead letter.
+    SendBack {
+        /// The consumer group.
+        group: String,
+        /// The message.
+        id: u64,
+        /// How often it had been handed back before: the `times` it was read with.
+        times: u32,
+        /// From how many times on it is a dead letter.
+        times_max: u32,
+        /// After what time it comes again, in milliseconds.
+        delay_ms: u64,
     },
     /// Write the definition of a topic or group.
     Put {
@@ -207,6 +229,11 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 /// A consumer group's place in a queue.
@@ -310,6 +337,9 @@ pub struct Message {
     pub id: u64,
     /// CRC-32 of the body.
     pub crc: u32,
+    /// How often it was handed back before, or came again by itself: RocketMQ's reconsumeTimes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub times: u32,
 }
 
 /// A message as it was found by its key.
@@ -385,6 +415,11 @@ pub enum Note {
         index: u64,
         /// The chain's value there.
         crc: u32,
+    },
+    /// A producer was asked what became of its half message; written by the producer.
+    Checked {
+        /// The message.
+        id: u64,
     },
     /// No sends follow that are expected to succeed.
     LoadEnds,

@@ -42,6 +42,9 @@ struct Arguments {
     /// Seconds by which a delayed message may be late.
     #[arg(long, default_value_t = 10.0)]
     late: f64,
+    /// Seconds until the producer of an open half message must be asked.
+    #[arg(long, default_value_t = 60.0)]
+    asked: f64,
 }
 
 /// Why nothing can be said.
@@ -71,6 +74,8 @@ impl Arguments {
             catch_up_ns: ns(self.catch_up),
             drain_ns: ns(self.drain),
             late_ns: ns(self.late),
+            asked_ns: ns(self.asked),
+            ..Bounds::default()
         }
     }
 }

@@ -3,10 +3,14 @@
 mod admins;
 mod consumers;
 mod cursors;
+mod dealers;
 mod lockers;
+mod poppers;
 mod producers;
 mod registers;
+mod returners;
 mod seekers;
+mod timed;
 
 mod link;
 
@@ -15,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use gantry_checker::Queue;
+use gantry_checker::{Answer, Queue, Request};
 use gantry_protocol::{Fields, RemotingCommand, RequestCode, ResponseCode};
 use gantry_raft::NodeNumber;
 use tokio::runtime::Runtime;
@@ -94,6 +98,15 @@ impl Clients {
             running.spawn_on(lockers::run(client(&format!("locker{number}"))), &handle);
         }
         running.spawn_on(admins::run(client("admin")), &handle);
+        if around.shape.features {
+            running.spawn_on(timed::run(client("delayer")), &handle);
+            running.spawn_on(timed::read(client("timekeeper")), &handle);
+            running.spawn_on(dealers::run(client("dealer")), &handle);
+            running.spawn_on(returners::run(client("returner")), &handle);
+            for number in 0..2 {
+                running.spawn_on(poppers::run(client(&format!("popper{number}"))), &handle);
+            }
+        }
         Clients {
             runtime,
             running,
@@ -159,6 +172,22 @@ impl Client {
 
     fn stage(&self) -> Stage {
         *self.stage.borrow()
+    }
+
+    /// Writes down that something is asked.
+    fn invoke(&self, what: Request) -> u64 {
+        self.around.history.invoke(&self.name, what)
+    }
+
+    /// Writes down that it succeeded.
+    fn done(&self, call: u64, answer: Answer) {
+        self.around.history.ok(&self.name, call, answer);
+    }
+
+    /// Lets some time pass; milliseconds.
+    async fn pause(&mut self, low: u64, high: u64) {
+        let pause = self.rng.between(low, high);
+        sleep(Duration::from_millis(pause)).await;
     }
 
     /// A time to think.

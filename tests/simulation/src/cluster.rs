@@ -9,6 +9,7 @@ use gantry_raft::NodeNumber;
 use crate::history::History;
 use crate::net::Net;
 use crate::rng::Rng;
+use crate::steps::Steps;
 use crate::time::Time;
 use crate::trace::Trace;
 
@@ -25,6 +26,17 @@ pub const NODES: [NodeNumber; 3] = [1, 2, 3];
 pub const TOPICS: [&str; 2] = ["orders", "events"];
 /// Queues of each topic.
 pub const QUEUES: u16 = 2;
+
+/// Topics of messages that wait, are popped or handed back, with their queues; and those that they come again
+/// in.
+pub const FEATURE_TOPICS: [(&str, u16); 4] =
+    [("timed", 2), ("popped", 2), ("ordered", 1), ("returned", 1)];
+/// Those that the broker makes, with one queue each.
+pub const COPIES: [&str; 3] = [
+    "%RETRY%poppers_popped",
+    "%RETRY%returners",
+    "%DLQ%returners",
+];
 
 /// Kinds of faults that a seed may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,11 +126,13 @@ pub struct Shape {
     pub think_ms: u64,
     /// Topics are created by the first send.
     pub auto_create: bool,
+    /// Messages wait, are popped and handed back, and leaders die at the steps of that.
+    pub features: bool,
 }
 
 impl Shape {
     /// The shape of a seed. Each has some of the troubles, so that one does not hide what another would show.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, features: bool) -> Self {
         let mut rng = Rng::new(seed, "shape");
         let likely = *rng.pick(&[250, 500, 800]);
         let mut troubles: BTreeSet<Trouble> = Trouble::ALL
@@ -141,6 +155,7 @@ impl Shape {
             fault_every_ms: *rng.pick(&[400, 900, 2_000]),
             think_ms: *rng.pick(&[5, 20, 60]),
             auto_create: rng.per_mille(500),
+            features,
         }
     }
 }
@@ -164,6 +179,8 @@ pub struct Surroundings {
     pub leads: Arc<[AtomicBool; NODES.len()]>,
     /// Messages that were acked not long ago: what they are known by, and their topic.
     pub acked: Arc<Mutex<Vec<(u64, String)>>>,
+    /// At which steps leaders die.
+    pub steps: Steps,
     chance: Arc<Mutex<Rng>>,
 }
 
@@ -176,8 +193,9 @@ impl Surroundings {
             seed,
             history: History::new(time.clone(), trace.clone()),
             net: Net::new(seed, time.clone(), trace.clone()),
-            time,
+            time: time.clone(),
             trace,
+            steps: Steps::new(seed, time),
             shape: Arc::new(shape),
             leads: Arc::default(),
             acked: Arc::default(),

@@ -93,6 +93,7 @@ impl Faults {
             self.end(at, machines);
         }
         self.strike_again(now, machines);
+        self.aim(now, machines);
         if now >= self.next_at && now < self.until && !self.troubles.is_empty() {
             let mean = self.around.shape.fault_every_ms;
             self.next_at = now + self.rng.between(mean / 4, 2 * mean) * MS;

@@ -69,6 +69,11 @@ impl History {
         self.push("world", What::Note(note));
     }
 
+    /// A fact that a client has seen.
+    pub fn note_by(&self, by: &str, note: Note) {
+        self.push(by, What::Note(note));
+    }
+
     /// All of it.
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut self.lock().events)

@@ -27,6 +27,7 @@ pub mod net;
 pub mod planted;
 pub mod rng;
 pub mod run;
+pub mod steps;
 pub mod sweep;
 pub mod time;
 pub mod trace;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Parser};
 
 use simulation::run::{Outcome, run};
-use simulation::sweep::{self, Sweep};
+use simulation::sweep::{self, KILLED_AT, Sweep};
 use simulation::{entropy, planted};
 
 /// Simulates clusters of three nodes under faults and judges what their clients and replicas saw.
@@ -42,6 +42,10 @@ struct Arguments {
     /// Run with one bug planted; `--planted` lists them. Needs `--features planted-bugs`.
     #[arg(long, value_name = "NAME")]
     bug: Option<String>,
+
+    /// Without messages that wait, are popped or handed back: the load of before there were these.
+    #[arg(long)]
+    plain: bool,
 
     /// Give each planted bug at most so many seeds.
     #[arg(long, value_name = "N", default_value_t = 200)]
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
             .unwrap_or(1),
         patience_s: arguments.patience,
         bug: arguments.bug.clone(),
+        plain: arguments.plain,
     };
     let outcome = match &arguments {
         Arguments {
@@ -123,7 +128,7 @@ fn one(seed: u64, arguments: &Arguments) -> Result<bool, String> {
         }
         None => None,
     };
-    let outcome = run(seed, out);
+    let outcome = run(seed, !arguments.plain, out);
     for failure in &outcome.failures {
         println!("  {failure}");
     }
@@ -141,6 +146,7 @@ fn line_of(outcome: &Outcome) -> String {
         failures,
         simulated_ms,
         faults,
+        killed,
         events,
         trace: (lines, checksum),
     } = outcome;
@@ -149,8 +155,16 @@ fn line_of(outcome: &Outcome) -> String {
     } else {
         "FAILED"
     };
+    let killed: Vec<String> = killed
+        .iter()
+        .map(|(step, count)| format!("{step:?} {count}"))
+        .collect();
+    let killed = match killed.is_empty() {
+        true => String::new(),
+        false => format!("{KILLED_AT}{}", killed.join(", ")),
+    };
     format!(
         "seed {seed} {verdict}: {simulated_ms} ms, {faults} faults, {events} events, trace of {lines} lines \
-         {checksum:016x}"
+         {checksum:016x}{killed}"
     )
 }

@@ -1,6 +1,7 @@
 //! One seed from beginning to end: faults under load, everything well again, all replicas equal, a power cut
 //! of all, the same again, and a last look at whether the cluster serves.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +10,7 @@ use gantry_checker::{Bounds, Checker, Report};
 
 use crate::clients::{Stage, probe};
 use crate::cluster::{Shape, Surroundings, Trouble};
+use crate::steps::Step;
 use crate::verify::{self, Wrong};
 use crate::world::World;
 use crate::{entropy, log};
@@ -38,6 +40,8 @@ pub struct Outcome {
     pub simulated_ms: u64,
     /// Faults that were made.
     pub faults: u64,
+    /// Leaders that were killed at each step.
+    pub killed: BTreeMap<Step, u64>,
     /// Events in the history.
     pub events: u64,
     /// Lines of the trace, and a checksum over all of them.
@@ -45,9 +49,9 @@ pub struct Outcome {
 }
 
 /// Runs a seed. A process runs one: what it draws of chance begins with the process.
-pub fn run(seed: u64, out: Option<File>) -> Outcome {
+pub fn run(seed: u64, features: bool, out: Option<File>) -> Outcome {
     entropy::seed(seed);
-    let around = Surroundings::new(seed, Shape::new(seed), out);
+    let around = Surroundings::new(seed, Shape::new(seed, features), out);
     log::into(around.trace.clone());
     around
         .trace
@@ -55,7 +59,7 @@ pub fn run(seed: u64, out: Option<File>) -> Outcome {
     let mut world = World::new(around.clone(), FAULTS_MS * 1_000_000);
     let mut failures: Vec<String> = live(&mut world).err().into_iter().collect();
     let faults = world.faults.count();
-    let report = judge(&around);
+    let report = judge(&around, drift_ppm(&world));
     for violation in &report.violations {
         let (invariant, text) = (violation.invariant, &violation.text);
         let meaning = invariant.meaning();
@@ -70,6 +74,7 @@ pub fn run(seed: u64, out: Option<File>) -> Outcome {
         failures,
         simulated_ms: around.time.now_ns() / 1_000_000,
         faults,
+        killed: around.steps.killed(),
         events: report.events,
         trace: around.trace.checksum(),
     }
@@ -149,11 +154,23 @@ fn serves(world: &mut World) -> Result<(), String> {
     }
 }
 
-fn judge(around: &Surroundings) -> Report {
+/// How far any two clocks drift apart, the true one among them.
+fn drift_ppm(world: &World) -> u64 {
+    let rates = world.machines.iter().map(|machine| machine.time.rate());
+    let rates: Vec<u64> = rates.chain([1_000_000]).collect();
+    let (slowest, fastest) = (rates.iter().min(), rates.iter().max());
+    fastest.zip(slowest).map_or(0, |(fast, slow)| fast - slow)
+}
+
+fn judge(around: &Surroundings, drift_ppm: u64) -> Report {
     let bounds = Bounds {
         retention: around.shape.retention_bytes.is_some(),
         // 60 s by clocks that are wrong by up to a twentieth.
         lease_ns: 50 * SECOND_NS,
+        drift_ppm,
+        clocks_agree: !around.shape.troubles.contains(&Trouble::Clock),
+        late_ns: 5 * SECOND_NS,
+        asked_ns: 10 * SECOND_NS,
         ..Bounds::default()
     };
     let mut checker = Checker::new(&bounds);

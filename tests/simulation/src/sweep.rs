@@ -8,11 +8,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::steps::Step;
+
 /// How often it is looked whether a process has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Lines of a failed seed's output that are shown.
 const SHOWN_LINES: usize = 12;
+
+/// What stands in a seed's verdict before the steps at which leaders died.
+pub const KILLED_AT: &str = "; leaders killed at: ";
+
+/// Seeds among which each step must have been hit.
+const SEEDS_FOR_EACH_STEP: u64 = 100;
 
 /// How seeds are run.
 #[derive(Clone, Debug)]
@@ -23,6 +31,8 @@ pub struct Sweep {
     pub patience_s: u64,
     /// The bug to plant.
     pub bug: Option<String>,
+    /// Without messages that wait, are popped or handed back.
+    pub plain: bool,
 }
 
 /// What a process said.
@@ -52,7 +62,9 @@ pub fn seeds(sweep: &Sweep, seeds: Range<u64>) -> Result<bool, String> {
     let began = Instant::now();
     let total = seeds.end - seeds.start;
     let (mut passed, mut failed) = (0, 0);
+    let mut killed = BTreeMap::new();
     each(sweep, seeds, |ended| {
+        count_killed(ended.verdict(), &mut killed);
         if ended.passed {
             passed += 1;
         } else {
@@ -67,7 +79,32 @@ pub fn seeds(sweep: &Sweep, seeds: Range<u64>) -> Result<bool, String> {
     })?;
     let seconds = began.elapsed().as_secs();
     println!("{passed} passed, {failed} failed in {seconds} s");
-    Ok(failed == 0)
+    let all_hit = sweep.plain || print_killed(&killed) || total < SEEDS_FOR_EACH_STEP;
+    Ok(failed == 0 && all_hit)
+}
+
+/// Adds the steps of a seed at which leaders died.
+fn count_killed(verdict: &str, killed: &mut BTreeMap<String, u64>) {
+    let steps = verdict.split_once(KILLED_AT).map_or("", |(_, steps)| steps);
+    for (name, count) in steps.split(", ").filter_map(|one| one.split_once(' ')) {
+        let count: u64 = count.parse().unwrap_or(0);
+        *killed.entry(name.to_string()).or_default() += count;
+    }
+}
+
+/// Says how often a leader died at each step; whether it did at all of them.
+fn print_killed(killed: &BTreeMap<String, u64>) -> bool {
+    let names = Step::ALL.map(|step| format!("{step:?}"));
+    let of = |name: &String| killed.get(name).copied().unwrap_or(0);
+    let hit = names.iter().filter(|name| of(name) > 0);
+    let hit: Vec<String> = hit.map(|name| format!("{name} {}", of(name))).collect();
+    let never = names.iter().filter(|name| of(name) == 0);
+    let never: Vec<&str> = never.map(String::as_str).collect();
+    println!("leaders killed at: {}", hit.join(", "));
+    if !never.is_empty() {
+        println!("no leader was killed at: {}", never.join(", "));
+    }
+    never.is_empty()
 }
 
 /// Runs each seed twice and compares. True if the two runs of each were the same.
@@ -151,6 +188,9 @@ impl Running {
         command.arg("--seed").arg(seed.to_string());
         if let Some(bug) = &sweep.bug {
             command.arg("--bug").arg(bug);
+        }
+        if sweep.plain {
+            command.arg("--plain");
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;

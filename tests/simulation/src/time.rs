@@ -65,6 +65,11 @@ impl MachineTime {
         (EPOCH_MS + since + offset).max(0) as u64
     }
 
+    /// How fast its clocks go, in millionths of true time.
+    pub fn rate(&self) -> u64 {
+        self.0.rate
+    }
+
     /// Somebody sets the wall clock to so much from where it should be.
     pub fn set_offset_ms(&self, offset_ms: i64) {
         self.0.offset_ms.store(offset_ms, Ordering::Relaxed);

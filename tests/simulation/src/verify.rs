@@ -8,7 +8,7 @@ use gantry_protocol::message::Message;
 use gantry_storage::{LogIndex, QueueKey, ReadRequest, ReadStatus};
 
 use crate::clients::seen;
-use crate::cluster::{BROKER, NODES, QUEUES, TOPICS};
+use crate::cluster::{BROKER, COPIES, FEATURE_TOPICS, NODES, QUEUES, TOPICS};
 use crate::machine::name_of;
 use crate::world::World;
 
@@ -38,6 +38,12 @@ pub fn replicas_are_equal(world: &World) -> Result<(), Wrong> {
         digest_log(world, group, &name)?;
         for topic in TOPICS {
             for number in 0..QUEUES {
+                dump(world, group, &name, (topic, number))?;
+            }
+        }
+        let copies = COPIES.iter().map(|topic| (*topic, 1));
+        for (topic, queues) in FEATURE_TOPICS.into_iter().chain(copies) {
+            for number in 0..queues {
                 dump(world, group, &name, (topic, number))?;
             }
         }

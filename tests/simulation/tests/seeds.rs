@@ -21,7 +21,12 @@ fn seeds_that_once_failed_pass() {
     let seeds = SEEDS.lines().filter(|line| !line.starts_with('#'));
     for line in seeds.filter(|line| !line.trim().is_empty()) {
         let (seed, reason) = line.split_once(' ').unwrap();
-        let (passed, text) = simulation(&["--seed", seed]);
+        let (plain, reason) = match reason.strip_prefix("plain ") {
+            Some(reason) => (Some("--plain"), reason),
+            None => (None, reason),
+        };
+        let arguments: Vec<&str> = ["--seed", seed].into_iter().chain(plain).collect();
+        let (passed, text) = simulation(&arguments);
         if !passed {
             failed.push(format!(
                 "seed {seed}, which once failed because {reason}:\n{text}"

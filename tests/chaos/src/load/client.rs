@@ -220,6 +220,7 @@ pub fn read_pulled(heard: &Heard) -> Outcome<Option<Pulled>> {
                 physical: Some(message.physical_offset as u64),
                 id: id_of(&message.body)?,
                 crc: crc32fast::hash(&message.body),
+                times: message.reconsume_times.max(0) as u32,
             });
         }
     }

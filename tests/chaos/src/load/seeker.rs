@@ -97,6 +97,7 @@ async fn look(asker: &mut Asker, sought: &Sought) -> Outcome {
                         physical: Some(message.physical_offset as u64),
                         id: id_of(&message.body)?,
                         crc: crc32fast::hash(&message.body),
+                        times: message.reconsume_times.max(0) as u32,
                     },
                 });
             }

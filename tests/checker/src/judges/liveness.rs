@@ -130,7 +130,7 @@ impl Liveness {
                     self.wait_for_consumers(moment);
                 }
             }
-            Note::Started { .. } | Note::Digest { .. } => {}
+            Note::Started { .. } | Note::Digest { .. } | Note::Checked { .. } => {}
         }
     }
 

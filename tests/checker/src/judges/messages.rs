@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Judge, each_read};
+use super::{Judge, each_read, holds_copies};
 use crate::checker::{Call, Invariant, Moment, Outcome, Report, Step};
 use crate::event::{Answer, Message, Queue, Request, Send};
 
@@ -67,7 +67,9 @@ impl Messages {
             report.broken(Invariant::I4, &[sending.first, number], text);
         }
         sending.read.get_or_insert(number);
-        sending.seen(short, message.offset, number);
+        if !holds_copies(&queue.topic) {
+            sending.seen(short, message.offset, number);
+        }
     }
 
     fn answered(&mut self, number: u64, call: &Call, answer: &Answer, report: &mut Report) {

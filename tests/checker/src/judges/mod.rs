@@ -11,19 +11,21 @@
 //! | `transactions` | I9 |
 //! | `timers` | I10 |
 //! | `pops` | I11 |
+//! | `returns` | messages that are handed back |
 //! | `nodes` | I14, I17 |
 //! | `registers` | I15 |
 //! | `locks` | locks of queues |
 //! | `liveness` | L1, L2, L3 |
 //!
-//! Not covered: check-backs of transactions (I9); redelivery of what was popped and not acked, and order
-//! within FIFO groups (I11); bounds on the staleness of followers (I12); deletion of definitions (I15);
-//! indexes rebuilt from the log (I16), which a tool over the data directories must judge.
+//! Not covered: bounds on the staleness of followers (I12); deletion of definitions (I15); indexes rebuilt
+//! from the log (I16), which a tool over the data directories must judge. A consumer group is taken to pop
+//! from one topic: what it is not given although it asks is late.
 //!
 //! Memory: `places` and `messages` hold about 150 bytes for each message of the history, because only its
 //! end tells whether a message is still there; the others hold what is open: a queue, a lock, a message
 //! that is due.
 
+mod clocks;
 mod cursors;
 mod ends;
 mod liveness;
@@ -35,6 +37,7 @@ mod order;
 mod places;
 mod pops;
 mod registers;
+mod returns;
 mod timers;
 mod transactions;
 
@@ -59,14 +62,20 @@ pub(crate) fn all(bounds: &Bounds) -> Vec<Box<dyn Judge>> {
         Box::new(order::Orders::default()),
         Box::new(ends::Ends::default()),
         Box::new(cursors::Cursors::default()),
-        Box::new(transactions::Transactions::default()),
+        Box::new(transactions::Transactions::new(bounds)),
         Box::new(timers::Timers::new(bounds)),
         Box::new(pops::Pops::new(bounds)),
+        Box::new(returns::Returns::new(bounds)),
         Box::new(nodes::Nodes::default()),
         Box::new(registers::Registers::default()),
         Box::new(locks::Leases::new(bounds)),
         Box::new(liveness::Liveness::new(bounds)),
     ]
+}
+
+/// Whether a topic holds copies of messages that a consumer group has had before.
+fn holds_copies(topic: &str) -> bool {
+    topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%")
 }
 
 /// Shows every message that an answer contains, with its queue.

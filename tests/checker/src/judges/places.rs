@@ -65,6 +65,7 @@ impl Places {
                     physical: sent.physical,
                     id: send.id,
                     crc: send.crc,
+                    times: 0,
                 };
                 let queue = queue_of(&mut self.queues, &sent.queue);
                 match queue.at(&sent.queue, &message, number, report) {

@@ -1,10 +1,11 @@
-//! Delayed messages: not before they are due, and there once they are (I10).
+//! Delayed messages: not before they are due, there once they are, and never once they were recalled (I10).
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Judge, each_read};
+use super::clocks::Clocks;
+use super::{Judge, each_read, holds_copies};
 use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
-use crate::event::{Answer, Note, Queue, Request, Send};
+use crate::event::{Answer, Queue, Request, Send};
 
 struct Timer {
     sent: u64,
@@ -12,6 +13,10 @@ struct Timer {
     due_at: u64,
     /// How many copies there may be.
     tries: u32,
+    /// Somebody asked for it to be recalled.
+    may_be_recalled: bool,
+    /// It was, by this event.
+    recalled: Option<u64>,
     /// Where it was seen.
     places: HashSet<(Queue, u64)>,
 }
@@ -25,24 +30,17 @@ struct Due {
 
 /// All delayed messages.
 pub(super) struct Timers {
-    skew_ns: u64,
-    late_ns: u64,
+    clocks: Clocks,
     timers: HashMap<u64, Timer>,
     acked: HashMap<Queue, Vec<Due>>,
-    faults: HashSet<String>,
-    /// When the last fault ended.
-    healed_at: u64,
 }
 
 impl Timers {
     pub(super) fn new(bounds: &Bounds) -> Self {
         Self {
-            skew_ns: bounds.skew_ns,
-            late_ns: bounds.late_ns,
+            clocks: Clocks::new(bounds),
             timers: HashMap::new(),
             acked: HashMap::new(),
-            faults: HashSet::new(),
-            healed_at: 0,
         }
     }
 
@@ -52,6 +50,8 @@ impl Timers {
             sent: call.number,
             due_at,
             tries: 0,
+            may_be_recalled: false,
+            recalled: None,
             places: HashSet::new(),
         };
         let timer = self.timers.entry(send.id).or_insert(fresh);
@@ -72,15 +72,15 @@ impl Timers {
             }
             return;
         }
-        let skew_ns = self.skew_ns;
+        if let Request::Recall { id } = call.request {
+            self.recalled(id, moment.number, report);
+        }
+        let clocks = &self.clocks;
         each_read(call, answer, |queue, message| {
-            if let Some(timer) = self.timers.get_mut(&message.id) {
-                timer.seen(
-                    message.id,
-                    (queue, message.offset),
-                    (moment, skew_ns),
-                    report,
-                );
+            let timer = self.timers.get_mut(&message.id);
+            if let Some(timer) = timer.filter(|_| !holds_copies(&queue.topic)) {
+                let place = (queue, message.offset);
+                timer.seen(message.id, place, (moment, clocks), report);
             }
         });
         if let (
@@ -95,14 +95,26 @@ impl Timers {
         }
     }
 
+    fn recalled(&mut self, id: u64, number: u64, report: &mut Report) {
+        let Some(timer) = self.timers.get_mut(&id) else {
+            return;
+        };
+        report.judged(Invariant::I10);
+        timer.recalled.get_or_insert(number);
+        if !timer.places.is_empty() && timer.tries == 1 {
+            let text = format!("message {id} is recalled although it was delivered");
+            report.broken(Invariant::I10, &[timer.sent, number], text);
+        }
+    }
+
     /// Whether a full read of a queue has all that is due there for long enough.
     fn late(&self, queue: &Queue, call: &Call, there: &HashSet<u64>, report: &mut Report) {
-        if !self.faults.is_empty() {
-            return;
-        }
-        let patience_ns = self.late_ns.saturating_add(self.skew_ns);
         for due in self.acked.get(queue).map_or(&[][..], Vec::as_slice) {
-            if due.at.max(self.healed_at).saturating_add(patience_ns) > call.at {
+            let recalls = self
+                .timers
+                .get(&due.id)
+                .is_some_and(|timer| timer.may_be_recalled);
+            if recalls || !self.clocks.is_late(due.at, call.at) {
                 continue;
             }
             report.judged(Invariant::I10);
@@ -119,17 +131,20 @@ impl Timer {
         &mut self,
         id: u64,
         place: (&Queue, u64),
-        (moment, skew_ns): (Moment, u64),
+        (moment, clocks): (Moment, &Clocks),
         report: &mut Report,
     ) {
         let (queue, offset) = place;
         report.judged(Invariant::I10);
-        let early_ns = self
-            .due_at
-            .saturating_sub(moment.at.saturating_add(skew_ns));
-        if early_ns > 0 {
+        let latest_at = moment.at.saturating_add(clocks.skew_at(moment.at));
+        let early_ns = self.due_at.saturating_sub(latest_at);
+        if early_ns > 0 && clocks.hold_since(self.sent) {
             let text = format!("message {id} is delivered {early_ns} ns before it is due");
             report.broken(Invariant::I10, &[self.sent, moment.number], text);
+        }
+        if let Some(recalled) = self.recalled.filter(|_| self.tries == 1) {
+            let text = format!("message {id} is delivered although it was recalled");
+            report.broken(Invariant::I10, &[recalled, moment.number], text);
         }
         self.places.insert((queue.clone(), offset));
         if self.places.len() > self.tries as usize {
@@ -148,6 +163,11 @@ impl Judge for Timers {
                 {
                     self.begun(call, send, delay_ms);
                 }
+                if let Request::Recall { id } = &call.request
+                    && let Some(timer) = self.timers.get_mut(id)
+                {
+                    timer.may_be_recalled = true;
+                }
             }
             Step::Ended {
                 call,
@@ -155,14 +175,19 @@ impl Judge for Timers {
             } => {
                 self.answered(moment, call, answer, report);
             }
-            Step::Noted(Note::Fault { name, .. }) => {
-                self.faults.insert(name.clone());
+            Step::Ended {
+                call,
+                outcome: Outcome::Fail,
+            } => {
+                // It is as if nobody had asked.
+                if let Request::Recall { id } = &call.request
+                    && let Some(timer) = self.timers.get_mut(id)
+                {
+                    timer.may_be_recalled = timer.recalled.is_some();
+                }
             }
-            Step::Noted(Note::Heal { name }) => {
-                self.faults.remove(name);
-                self.healed_at = moment.at;
-            }
-            _ => {}
+            Step::Noted(note) => self.clocks.noted(moment, note),
+            Step::Ended { .. } => {}
         }
     }
 }

@@ -468,6 +468,7 @@ fn pop(script: &mut Script, attempt: u32) {
     let request = Request::Pop {
         group: "g".to_string(),
         invisible_ms: 100,
+        order: false,
     };
     let answer = Answer::Popped(vec![popped(&queue(0), 0, 1, attempt)]);
     script.call("c", request, answer);

@@ -4,6 +4,7 @@
 
 mod bad;
 mod doubts;
+mod features;
 mod files;
 mod lookups;
 mod mutations;

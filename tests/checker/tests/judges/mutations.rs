@@ -121,7 +121,9 @@ fn a_good_history_is_green_and_shows_everything() {
     for seed in 0..20 {
         let report = judge(&good(seed, 6_000), &bounds());
         assert!(report.is_green(), "seed {seed}: {:#?}", report.violations);
-        for invariant in Invariant::ALL {
+        // Nothing is handed back in these.
+        let all = Invariant::ALL.into_iter();
+        for invariant in all.filter(|one| *one != Invariant::Retry) {
             assert!(
                 report.judged.contains_key(&invariant),
                 "seed {seed}: {invariant:?} not judged"

@@ -155,6 +155,7 @@ pub fn message(queue: &Queue, offset: u64, id: u64) -> Message {
         physical: physical(queue, offset),
         id,
         crc: crc(id),
+        times: 0,
     }
 }
 

@@ -248,7 +248,9 @@ impl Broker {
             Request::Get { register } => {
                 return Answer::Value(self.registers.get(register).cloned());
             }
-            Request::Lookup { .. } => unreachable!("none of these clients looks for keys"),
+            Request::Lookup { .. } | Request::Recall { .. } | Request::SendBack { .. } => {
+                unreachable!("none of these clients asks for this")
+            }
             Request::Dump { queue, .. } => {
                 let messages = self.read(queue, 0, usize::MAX);
                 return Answer::Dumped {
@@ -459,6 +461,7 @@ impl World {
                     Request::Pop {
                         group,
                         invisible_ms: INVISIBLE_MS,
+                        order: false,
                     }
                 }
             },

@@ -7,16 +7,21 @@ use gantry_protocol::{RequestCode, ResponseCode};
 use tokio::time::sleep;
 
 use super::{Client, Stage, queue, request};
-use crate::cluster::{QUEUES, TOPICS};
+use crate::cluster::{FEATURE_TOPICS, QUEUES, TOPICS};
 
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Creates the topics of the load, then others, which get a message or two and are deleted again.
 pub(super) async fn run(mut client: Client) {
     for topic in TOPICS {
-        while client.stage() == Stage::Load && !create(&mut client, topic).await {
-            sleep(Duration::from_millis(50)).await;
-        }
+        create_at_last(&mut client, topic).await;
+    }
+    let features = FEATURE_TOPICS
+        .iter()
+        .filter(|_| client.around.shape.features);
+    let features: Vec<&str> = features.map(|(topic, _)| *topic).collect();
+    for topic in features {
+        create_at_last(&mut client, topic).await;
     }
     for number in 0u32.. {
         if client.stage() != Stage::Load {
@@ -38,12 +43,21 @@ pub(super) async fn run(mut client: Client) {
     }
 }
 
+/// Creates a topic, unless the load ends before.
+async fn create_at_last(client: &mut Client, topic: &str) {
+    while client.stage() == Stage::Load && !create(client, topic).await {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn create(client: &mut Client, topic: &str) -> bool {
+    let known = FEATURE_TOPICS.iter().find(|(name, _)| *name == topic);
+    let queues = known.map_or(QUEUES, |(_, queues)| *queues);
     let header = CreateTopicRequest {
         topic,
         default_topic: "TBW102",
-        read_queue_nums: i32::from(QUEUES),
-        write_queue_nums: i32::from(QUEUES),
+        read_queue_nums: i32::from(queues),
+        write_queue_nums: i32::from(queues),
         perm: 6,
         topic_filter_type: "SINGLE_TAG",
         ..CreateTopicRequest::default()

@@ -21,9 +21,10 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// Where a pull ended.
 pub(super) struct Pulled {
-    next: u64,
+    pub(super) next: u64,
     max: u64,
     count: usize,
+    pub(super) messages: Vec<Message>,
 }
 
 /// A message as the history knows it; panics on a body that no client here has sent.
@@ -36,6 +37,7 @@ pub(crate) fn seen(message: &gantry_protocol::message::Message) -> Message {
         // A body without a number was never sent, and no number that is sent has the top bit.
         id: id.unwrap_or(u64::MAX),
         crc: crc32fast::hash(body),
+        times: message.reconsume_times.max(0) as u32,
     }
 }
 
@@ -125,6 +127,7 @@ impl Client {
             next: header.next_begin_offset as u64,
             max: header.max_offset as u64,
             count: messages.len(),
+            messages: messages.clone(),
         };
         let answer = Answer::Pulled {
             node: Some(name_of(node)),

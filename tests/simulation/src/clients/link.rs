@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use gantry_protocol::{RemotingCommand, frame};
+use gantry_protocol::{RemotingCommand, RequestCode, frame};
 use gantry_raft::NodeNumber;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +30,8 @@ pub struct Link {
     node: NodeNumber,
     stream: Option<(Reader, Writer, BytesMut)>,
     opaque: i32,
+    /// What the node asked.
+    asked: Vec<RemotingCommand>,
 }
 
 impl Link {
@@ -42,6 +44,7 @@ impl Link {
             node,
             stream: None,
             opaque: 0,
+            asked: Vec::new(),
         }
     }
 
@@ -83,6 +86,36 @@ impl Link {
                 let command = RemotingCommand::decode(cut).ok()?;
                 if command.is_response() && command.opaque == request.opaque {
                     return Some(command);
+                }
+                if command.request_code() == RequestCode::CHECK_TRANSACTION_STATE {
+                    self.asked.push(command);
+                }
+            }
+            if reader.read_buf(buffer).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// What the node asks within a time, or has asked before.
+    pub async fn listen(&mut self, limit: Duration) -> Vec<RemotingCommand> {
+        let until = Instant::now() + limit;
+        if self.stream.is_none() {
+            tokio::time::sleep_until(until).await;
+        } else if timeout_at(until, self.read_on()).await.is_ok() {
+            self.stream = None;
+        }
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Reads until the connection ends.
+    async fn read_on(&mut self) -> Option<()> {
+        let (reader, _, buffer) = self.stream.as_mut()?;
+        loop {
+            while let Some(cut) = frame::cut(buffer).ok()? {
+                let command = RemotingCommand::decode(cut).ok()?;
+                if command.request_code() == RequestCode::CHECK_TRANSACTION_STATE {
+                    self.asked.push(command);
                 }
             }
             if reader.read_buf(buffer).await.ok()? == 0 {

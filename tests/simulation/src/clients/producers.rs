@@ -7,6 +7,7 @@ use gantry_checker::event::{Send, Sent};
 use gantry_checker::{Answer, Queue, Request};
 use gantry_protocol::batch::{self, BatchMessage};
 use gantry_protocol::headers::{SendRequest, SendResponse};
+use gantry_protocol::message::sys_flags;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode, topic};
@@ -22,8 +23,20 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// A message that is to be sent.
 pub(super) struct Outgoing {
-    id: u64,
+    pub(super) id: u64,
     body: Bytes,
+}
+
+/// A message that was sent and waits.
+pub(super) struct Waiting {
+    /// What it is known by.
+    pub id: u64,
+    /// Its place in the log, where it waits.
+    pub physical: u64,
+    /// Its offset in the queue where it waits.
+    pub offset: u64,
+    /// What it can be recalled with.
+    pub recall_handle: Option<String>,
 }
 
 impl Client {
@@ -88,6 +101,63 @@ impl Client {
                 false
             }
         }
+    }
+
+    /// Sends a message that is not to come at once, with these properties.
+    pub(super) async fn send_waiting(
+        &mut self,
+        to: &Queue,
+        (half, delay_ms): (bool, Option<u64>),
+        properties: &[(&str, &str)],
+    ) -> Option<Waiting> {
+        let (node, message) = (self.node(), self.message());
+        let send = Send {
+            topic: to.topic.clone(),
+            id: message.id,
+            crc: crc32fast::hash(&message.body),
+            tries: 1,
+            half,
+            delay_ms,
+            once: false,
+        };
+        let call = self.invoke(Request::Send(send));
+        let mut text = Builder::new();
+        text.push(names::UNIQ_KEY, &format!("{:032X}", message.id));
+        for (name, value) in properties {
+            text.push(name, value);
+        }
+        let properties = text.finish();
+        self.born_ms += 1;
+        let header = SendRequest {
+            producer_group: "dealers",
+            topic: &to.topic,
+            default_topic: topic::DEFAULT_TOPIC,
+            default_topic_queue_nums: i32::from(QUEUES),
+            queue_id: i32::from(to.queue),
+            sys_flag: if half {
+                sys_flags::TRANSACTION_PREPARED
+            } else {
+                0
+            },
+            born_timestamp: self.born_ms,
+            properties: Some(&properties),
+            broker_name: Some(&to.broker),
+            ..SendRequest::default()
+        };
+        let code = RequestCode::SEND_MESSAGE_V2;
+        let asked = request(code, |fields| header.write(code, fields));
+        let answer = self
+            .ask(call, node, asked.with_body(message.body), LIMIT)
+            .await?;
+        self.acked(node, to, &[call], &answer);
+        let header = SendResponse::parse(&answer.fields).ok()?;
+        let place: OffsetMessageId = header.msg_id.parse().ok()?;
+        Some(Waiting {
+            id: message.id,
+            physical: place.physical_offset as u64,
+            offset: header.queue_offset as u64,
+            recall_handle: header.recall_handle.map(str::to_string),
+        })
     }
 
     fn send_request(&mut self, to: &Queue, messages: &[Outgoing]) -> RemotingCommand {

@@ -20,6 +20,24 @@ pub(super) enum Strike {
 }
 
 impl Faults {
+    /// Kills the leader where a step was taken at which it is to die.
+    pub(super) fn aim(&mut self, now: u64, machines: &mut [Machine]) {
+        if !self.around.shape.features || now >= self.until {
+            return;
+        }
+        let steps = self.around.steps.clone();
+        for step in steps.due(now) {
+            let leader = NODES.iter().copied().find(|node| self.around.leads(*node));
+            if let Some(leader) = leader {
+                self.around
+                    .trace
+                    .line("world", format_args!("the leader dies at {step:?}"));
+                self.kill(now, leader, machines);
+            }
+            steps.struck(step, leader.is_some());
+        }
+    }
+
     /// Does what is due of what was to follow.
     pub(super) fn strike_again(&mut self, now: u64, machines: &mut [Machine]) {
         let is_due = |(at, _): &mut (u64, Strike)| now >= *at;

@@ -201,7 +201,11 @@ fn config(settings: &Settings) -> Config {
             connections_max: 1_000,
             drain: Duration::ZERO,
             delays: Delays::default(),
-            checks: Checks::default(),
+            checks: Checks {
+                timeout: Duration::from_secs(1),
+                interval: Duration::from_secs(1),
+                most: 200,
+            },
         },
     }
 }
