@@ -25,6 +25,7 @@ pub mod group;
 pub mod handlers;
 pub mod host;
 pub mod http;
+pub mod idempotent;
 pub mod long_poll;
 mod maintenance;
 mod memory;

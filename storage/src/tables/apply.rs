@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, CommandResult, OffsetCommit};
 use super::{
-    ConsumerOffsets, Groups, KeyValues, Leases, Locks, Parked, RequestModes,
+    ConsumerOffsets, Groups, KeyValues, Leases, Locks, Parked, RecentSends, RequestModes,
     SubscriptionGroupConfig, Topic, Topics,
 };
 use crate::planted::{Bug, planted};
-use crate::position::QueueOffset;
+use crate::position::{PhysicalOffset, QueueOffset};
 
 /// All tables as of one record of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Tables {
     /// Where groups were moved to and do not read from yet. Encoded apart, too.
     #[serde(skip)]
     resets: ConsumerOffsets,
+    /// Encoded apart, too.
+    #[serde(skip)]
+    recent_sends: RecentSends,
 }
 
 impl Tables {
@@ -135,6 +138,16 @@ impl Tables {
         &mut self.parked
     }
 
+    /// What was sent lately to topics that keep one copy of a message.
+    pub fn recent_sends(&self) -> &RecentSends {
+        &self.recent_sends
+    }
+
+    /// For whoever applies messages and restores checkpoints.
+    pub(crate) fn recent_sends_mut(&mut self) -> &mut RecentSends {
+        &mut self.recent_sends
+    }
+
     /// Where groups were moved to and do not read from yet.
     pub(crate) fn resets(&self) -> &ConsumerOffsets {
         &self.resets
@@ -153,6 +166,7 @@ impl Tables {
     /// Moves the clock to `store_time_ms`, but never back.
     pub(crate) fn advance_clock(&mut self, store_time_ms: u64) {
         self.clock_ms = self.clock_ms.max(store_time_ms);
+        self.recent_sends.expire(self.clock_ms);
     }
 
     /// Carries out one command. The second value is the id of a topic whose queues are gone now.
@@ -213,7 +227,7 @@ impl Tables {
             Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
             Command::TermStart => self.locks.renew_all(self.clock_ms),
             Command::Unpark { places } => {
-                let resolved = places.iter().filter(|place| self.parked.resolve(**place));
+                let resolved = places.into_iter().filter(|place| self.unpark(*place));
                 return (CommandResult::Resolved(resolved.count() as u64), None);
             }
             Command::HalvesChecked { next } => {
@@ -223,9 +237,17 @@ impl Tables {
             }
             Command::ResetOffsets { entries } => self.reset_offsets(entries),
             Command::ConfirmReset { entry } => self.confirm_reset(&entry),
+            // Whoever applies the messages of the batch looks at it.
+            Command::StoreOnce { .. } => {}
             popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
+    }
+
+    /// A message that waits becomes nothing: sent again, it is a new one.
+    fn unpark(&mut self, place: PhysicalOffset) -> bool {
+        self.recent_sends.forget(place);
+        self.parked.resolve(place)
     }
 
     fn commit_offsets(&mut self, entries: Vec<OffsetCommit>, advance_only: bool) {
