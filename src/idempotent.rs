@@ -118,13 +118,19 @@ mod tests {
         let known = topic(1, Some("10m"));
         let one = of(&known, KEY, "body");
         assert!(one.is_some());
-        assert_eq!(of(&known, "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}k\u{2}", "body"), one);
+        assert_eq!(
+            of(&known, "TAGS\u{1}a\u{2}UNIQ_KEY\u{1}k\u{2}", "body"),
+            one
+        );
         assert_ne!(of(&known, KEY, "other"), one);
         assert_ne!(of(&known, "UNIQ_KEY\u{1}kb\u{2}", "ody"), one);
         assert_ne!(of(&topic(2, Some("10m")), KEY, "body"), one);
         assert_eq!(of(&known, "TAGS\u{1}a\u{2}", "body"), None, "no unique key");
         assert_eq!(of(&topic(1, None), KEY, "body"), None);
-        assert_eq!(once(&known, 3, KEY, b"x").map(|once| once.window_ms), Some(600_000));
+        assert_eq!(
+            once(&known, 3, KEY, b"x").map(|once| once.window_ms),
+            Some(600_000)
+        );
     }
 
     #[test]

@@ -451,7 +451,8 @@ fn accept(
         told: Told::default(),
     };
     if header.is_batch() {
-        accepted.messages = Messages::Batch(unpack(broker, (&accepted.topic, queue_id), header, body)?);
+        accepted.messages =
+            Messages::Batch(unpack(broker, (&accepted.topic, queue_id), header, body)?);
         return Ok(accepted);
     }
     let text = header.properties.unwrap_or_default();
