@@ -140,7 +140,7 @@ impl Cluster {
 
     /// A connection to the port of one of the groups, by its place, of a node.
     pub async fn connect_to(&self, node: u16, group: u16) -> Connection {
-        Connection::to(self.address(node, 4 + group)).await
+        Connection::to(self.address(node, 4 + 3 * group)).await
     }
 
     /// The node that a topic's messages are sent to: the group's leader.
@@ -189,7 +189,10 @@ impl Cluster {
         });
         let nodes = NODES.map(|peer| {
             let namesrv = self.port(peer, 0);
-            let ports = (4..).zip(self.groups).map(|(nth, _)| self.port(peer, nth));
+            let ports = (4..)
+                .step_by(3)
+                .zip(self.groups)
+                .map(|(nth, _)| self.port(peer, nth));
             let ports: Vec<u16> = ports.collect();
             format!(
                 "{{ node = {peer}, host = \"127.0.0.1\", namesrv = {namesrv}, groups = {ports:?} }}"
