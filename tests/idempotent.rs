@@ -1,5 +1,5 @@
-//! Topics that keep one copy of a message: whoever sends it again, to whichever node and group, gets the place
-//! of the first copy; also when the leader is killed, and after a restart of all nodes.
+//! Topics that keep one copy of a message: whoever sends it again, to whichever node and group, gets the
+//! place of the first copy; also when the leader is killed, and after a restart of all nodes.
 
 #![allow(clippy::unwrap_used)]
 

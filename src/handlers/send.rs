@@ -3,6 +3,7 @@
 
 mod answer;
 mod given;
+mod queues;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use tokio::time::timeout_at;
 
 use self::answer::{REGION, Told, told};
 use self::given::Given;
+use self::queues::choose_queue;
 use super::topics;
 use crate::appender::{Appended, Done, NotAdmitted, OVERHEAD_BYTES, too_late};
 use crate::broker::Broker;
@@ -320,7 +322,7 @@ struct Part {
     body: Bytes,
     properties: Vec<u8>,
     /// What keeps a copy of it out of an idempotent topic.
-    once: Option<Once>,
+    once: Option<Box<Once>>,
 }
 
 impl Accepted {
@@ -397,36 +399,9 @@ fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: Socke
         Some(waits) => batch.push_with_tags_code(waits.head(), &message, waits.tags_code()),
     };
     let row = pushed.expect("sizes were checked when the send came in") as u32;
-    if let Some(once) = part.once {
-        let once = Once { row, ..once };
+    if let Some(once) = &part.once {
+        let once = Once { row, ..**once };
         batch.push_command(&Command::StoreOnce { once });
-    }
-}
-
-/// The queue asked for, or one at random for a negative number.
-fn choose_queue(topic: &Topic, wanted: i32) -> Result<u16, Failure> {
-    let config = &topic.config;
-    if config.perm & PERM_WRITE == 0 {
-        let reason = format!("topic {} may not be written", config.name);
-        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
-    }
-    let queues = config.write_queues.max(config.read_queues);
-    if wanted < 0 {
-        let any = std::time::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .subsec_nanos();
-        return Ok((any % u32::from(config.write_queues.max(1))) as u16);
-    }
-    match u16::try_from(wanted) {
-        Ok(queue) if queue < queues => Ok(queue),
-        _ => {
-            let reason = format!(
-                "topic {} has {queues} queues, not a queue {wanted}",
-                config.name
-            );
-            Err(Failure::code(ResponseCode::INVALID_PARAMETER, reason))
-        }
     }
 }
 
@@ -478,7 +453,7 @@ fn accept(
         flag: header.flag,
         body: body.clone(),
         properties,
-        once: idempotent::once(&accepted.topic, queue_id, text, body),
+        once: idempotent::once(&accepted.topic, queue_id, text, body).map(Box::new),
     });
     Ok(accepted)
 }
@@ -528,7 +503,7 @@ fn unpack(
             flag: message.flag,
             body: body.slice_ref(message.body),
             properties: complete(broker, message.properties, &given, &[])?,
-            once: idempotent::once(topic, queue_id, message.properties, message.body),
+            once: idempotent::once(topic, queue_id, message.properties, message.body).map(Box::new),
         });
     }
     if parts.is_empty() {

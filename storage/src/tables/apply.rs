@@ -226,10 +226,7 @@ impl Tables {
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
             Command::TermStart if planted(Bug::LocksForgotten) => self.locks = Locks::default(),
             Command::TermStart => self.locks.renew_all(self.clock_ms),
-            Command::Unpark { places } => {
-                let resolved = places.into_iter().filter(|place| self.unpark(*place));
-                return (CommandResult::Resolved(resolved.count() as u64), None);
-            }
+            Command::Unpark { places } => return (self.unpark(places), None),
             Command::HalvesChecked { next } => {
                 for (half, next_ms) in next {
                     self.parked.checked(half, next_ms);
@@ -237,17 +234,20 @@ impl Tables {
             }
             Command::ResetOffsets { entries } => self.reset_offsets(entries),
             Command::ConfirmReset { entry } => self.confirm_reset(&entry),
-            // Whoever applies the messages of the batch looks at it.
             Command::StoreOnce { .. } => {}
             popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
     }
 
-    /// A message that waits becomes nothing: sent again, it is a new one.
-    fn unpark(&mut self, place: PhysicalOffset) -> bool {
-        self.recent_sends.forget(place);
-        self.parked.resolve(place)
+    /// Messages that wait become nothing: sent again, they are new ones.
+    fn unpark(&mut self, places: Vec<PhysicalOffset>) -> CommandResult {
+        let mut resolved = 0;
+        for place in places {
+            self.recent_sends.forget(place);
+            resolved += u64::from(self.parked.resolve(place));
+        }
+        CommandResult::Resolved(resolved)
     }
 
     fn commit_offsets(&mut self, entries: Vec<OffsetCommit>, advance_only: bool) {

@@ -112,8 +112,8 @@ impl RecentSends {
         })
     }
 
-    /// A message was stored for which [`find`](Self::find) finds nothing. True if an older send whose time was
-    /// not over had to make room.
+    /// A message was stored for which [`find`](Self::find) finds nothing. True if an older send whose time
+    /// was not over had to make room.
     pub(crate) fn note(&mut self, once: &Once, first: FirstSend, now_ms: u64) -> bool {
         let mut pushed_out = false;
         if let Some(place) = self.by_id.get(&once.id).copied() {
