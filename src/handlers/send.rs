@@ -58,6 +58,10 @@ struct Checked<'r> {
 }
 
 /// What becomes of a send.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every send is of that variant, and a box would cost each of them"
+)]
 enum Step {
     Append(Accepted),
     CreateTopic,
