@@ -14,7 +14,7 @@ use gantry_protocol::ResponseCode;
 use gantry_raft::{Outcome, Proposal, Replica};
 use gantry_storage::batch::BatchBuilder;
 use gantry_storage::commitlog::CommitLog;
-use gantry_storage::tables::{Command, CommandResult};
+use gantry_storage::tables::{Command, CommandResult, FirstSend};
 use gantry_storage::{Applied, AppliedRow, PhysicalOffset, RowResult};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +48,18 @@ pub enum Appended {
     NoSuchQueue,
     /// It was to take the place of another one, for which that was done before.
     AlreadyResolved,
+    /// It is a copy of one that is there, and was not stored.
+    SentBefore(FirstSend),
+}
+
+impl Appended {
+    /// Where the first copy is, of a message that was sent before.
+    pub fn first_copy(&self) -> Option<FirstSend> {
+        match self {
+            Appended::SentBefore(first) => Some(*first),
+            _ => None,
+        }
+    }
 }
 
 /// Takes the results of the messages that were submitted together, in their order.
@@ -457,6 +469,7 @@ fn appended(row: AppliedRow) -> Appended {
         },
         RowResult::TopicGone | RowResult::QueueGone => Appended::NoSuchQueue,
         RowResult::AlreadyResolved => Appended::AlreadyResolved,
+        RowResult::SentBefore(first) => Appended::SentBefore(first),
     }
 }
 

@@ -276,7 +276,8 @@ fn inherited(
     })
 }
 
-async fn create_if_absent(
+/// Creates a topic with these settings in a group of brokers, unless it is there.
+pub async fn create_if_absent(
     group: &Group,
     config: &TopicConfig,
     deadline: Instant,

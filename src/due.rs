@@ -314,7 +314,7 @@ async fn deliver(
             // A queue that went while this was under way; what waits still does.
             Appended::NoSuchQueue if group.store.tables().parked().is_open(parcel.place) => {}
             Appended::NoSuchQueue => note_gone(group, parcel.place),
-            Appended::AlreadyResolved => {}
+            Appended::AlreadyResolved | Appended::SentBefore(_) => {}
         }
     }
     Ok(Step::Worked)

@@ -26,6 +26,7 @@ pub mod handlers;
 pub(crate) mod held_up;
 pub mod host;
 pub mod http;
+pub mod idempotent;
 pub mod long_poll;
 mod maintenance;
 mod memory;

@@ -30,7 +30,7 @@ use crate::http;
 use crate::long_poll::LongPoll;
 use crate::maintenance;
 use crate::memory;
-use crate::metrics::Metrics;
+use crate::metrics::{GroupMetrics, Metrics};
 use crate::offset_commits::OffsetCommits;
 use crate::peer_answers::call_handler;
 use crate::peer_calls::Method;
@@ -359,7 +359,7 @@ async fn start_group(
     } = waiting.clone();
     let start = store.applied().map_or(0, |(index, _)| index.get());
     let (applied_to, applied) = watch::channel(start);
-    let hook = applied_hook(waiting, applied_to, metrics.apply_seconds.clone());
+    let hook = applied_hook(waiting, applied_to, metrics.clone());
     let options = replica_options(&parts, id, &seat, hook);
     let (peers, server) = (parts.peers.clone(), &parts.server);
     let replica = Replica::start(options, log.clone(), store.clone(), peers, server).await?;
@@ -442,10 +442,12 @@ struct Waiting {
 fn applied_hook(
     waiting: Waiting,
     applied_to: watch::Sender<u64>,
-    apply_seconds: prometheus::Histogram,
+    metrics: Arc<GroupMetrics>,
 ) -> AppliedHook {
     Arc::new(move |located, applied, took| {
-        apply_seconds.observe(took.as_secs_f64());
+        metrics.apply_seconds.observe(took.as_secs_f64());
+        let pushed_out = applied.sends_pushed_out;
+        metrics.idempotent.pushed_out.inc_by(pushed_out);
         applied_to.send_replace(located.record.index.get());
         let Waiting {
             long_poll,

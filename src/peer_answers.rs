@@ -47,7 +47,7 @@ async fn answer_call(
         Method::ReadIndex => Ok(encode_reply(&hosted.read_index().await)),
         Method::Forward => {
             let (request, answer) = forward::accept(from, broker.config.listeners.len(), body)?;
-            router.dispatch(request).await;
+            router.dispatch_to(hosted, request).await;
             Ok(match answer.await {
                 Ok(Relayed::Frame(frame)) => encode_raw_reply(Ok(frame)),
                 Ok(Relayed::NotLeader) => encode_raw_reply(Err(Failure::NotLeader)),

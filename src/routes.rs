@@ -15,13 +15,14 @@ use std::time::Duration;
 use gantry_protocol::bodies::{BrokerData, ClusterInfo, QueueData, TopicRoute};
 use gantry_protocol::topic as names;
 use gantry_raft::{GroupId, NodeNumber};
-use gantry_storage::tables::TopicConfig;
+use gantry_storage::tables::{PERM_WRITE, TopicConfig};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::catalog::on_each;
 use crate::config::{Config, ListenerConfig};
 use crate::error::Failure;
 use crate::group::Group;
+use crate::idempotent;
 use crate::permissions;
 
 /// How long a start waits for host names.
@@ -143,12 +144,19 @@ impl Routes {
     fn known_route(&self, topic: &str, listener: usize) -> TopicRoute {
         let mut route = TopicRoute::default();
         for group in &self.groups {
-            let (topic, perm) = {
+            let (topic, mut perm) = {
                 let tables = group.store.tables();
                 let topic = tables.topic(topic);
                 let perm = topic.as_ref().map_or(0, |topic| topic.config.perm);
                 (topic, permissions::routed(&tables, perm))
             };
+            if let Some(topic) = &topic
+                && let Some(home) = idempotent::elsewhere(&self.groups, group, &topic.config)
+                && home.store.tables().topic(&topic.config.name).is_some()
+            {
+                // Producers learn where their messages go, and their answers name that group.
+                perm &= !PERM_WRITE;
+            }
             if let Some(topic) = topic {
                 route
                     .queue_datas

@@ -21,6 +21,7 @@ pub(crate) fn take(parts: &Parts, broker: &Broker) {
         let parked = live.parked();
         let (timers, halves) = (parked.timers().len(), parked.halves().len());
         group.metrics.parked.sample(timers, halves);
+        group.metrics.idempotent.sample(live.recent_sends().len());
         let pulls =
             |name: &str| live.group(name).is_some() || live.offsets_of(name).next().is_some();
         group

@@ -12,6 +12,7 @@ use super::arguments::ClusterArgs;
 use super::failure::{Failure, Outcome};
 use super::output::{self, Format};
 use crate::client::{BrokerGroup, Client};
+use crate::idempotent;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
@@ -38,6 +39,9 @@ pub(super) struct CreateArgs {
     /// The order of messages in a queue matters to producers.
     #[arg(long)]
     order: bool,
+    /// Keep one copy of a message that is sent again with the same unique key within this time, such as 10m.
+    #[arg(long, value_name = "WINDOW", value_parser = window)]
+    idempotent: Option<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -85,6 +89,12 @@ impl Perm {
     }
 }
 
+/// The text that makes a topic idempotent.
+fn window(text: &str) -> Result<String, String> {
+    idempotent::parse_window(text)?;
+    Ok(format!("+{}={text}", idempotent::ATTRIBUTE))
+}
+
 pub(super) async fn run(command: TopicCommand) -> Outcome {
     match command {
         TopicCommand::Create(args) => create(args).await,
@@ -97,7 +107,9 @@ pub(super) async fn run(command: TopicCommand) -> Outcome {
 async fn create(args: CreateArgs) -> Outcome {
     topic::check_topic(&args.topic).map_err(|error| Failure::usage(error.to_string()))?;
     let client = args.cluster.client()?;
+    let attributes = args.idempotent.as_deref().unwrap_or_default();
     let header = CreateTopicRequest {
+        attributes: (!attributes.is_empty()).then_some(attributes),
         topic: &args.topic,
         default_topic: DEFAULT_TOPIC,
         read_queue_nums: args.queues,

@@ -3,6 +3,7 @@
 
 mod answer;
 mod given;
+mod queues;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,18 +16,23 @@ use gantry_protocol::properties::{self, names};
 use gantry_protocol::{RemotingCommand, ResponseCode, batch, topic as names_of};
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::message::{FLAG_TRANSACTION_MASK, NewMessage};
-use gantry_storage::tables::{GIVEN_UP_MS, PERM_WRITE, SubscriptionGroupConfig, Topic};
+use gantry_storage::tables::{
+    Command, GIVEN_UP_MS, Once, PERM_WRITE, SubscriptionGroupConfig, Topic,
+};
 use tokio::time::timeout_at;
 
 use self::answer::{REGION, Told, told};
 use self::given::Given;
+use self::queues::choose_queue;
 use super::topics;
-use crate::appender::{Done, NotAdmitted, OVERHEAD_BYTES, too_late};
+use crate::appender::{Appended, Done, NotAdmitted, OVERHEAD_BYTES, too_late};
 use crate::broker::Broker;
+use crate::catalog;
 use crate::delays::Wishes;
 use crate::error::Failure;
 use crate::forward;
 use crate::group::Group;
+use crate::idempotent;
 use crate::message_types;
 use crate::permissions;
 use crate::recalls;
@@ -52,9 +58,15 @@ struct Checked<'r> {
 }
 
 /// What becomes of a send.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every send is of that variant, and a box would cost each of them"
+)]
 enum Step {
     Append(Accepted),
     CreateTopic,
+    /// It belongs to this group, whichever the client chose.
+    Elsewhere(Arc<Group>),
     /// It takes back another message.
     Cancel,
     Relay,
@@ -63,6 +75,25 @@ enum Step {
 /// Takes a send. Returns when it is admitted or answered; waits only for room.
 pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) {
     match next_step(broker, group, &request) {
+        Ok(Step::Elsewhere(home)) => {
+            // A node that has not heard of the topic's attribute forwards to the leader of the wrong group,
+            // and one more hop is due.
+            match next_step(broker, &home, &request) {
+                Ok(Step::Relay) => relay(broker.clone(), home, request, false),
+                step => take(broker, &home, request, step).await,
+            }
+        }
+        step => take(broker, group, request, step).await,
+    }
+}
+
+async fn take(
+    broker: &Arc<Broker>,
+    group: &Arc<Group>,
+    request: Request,
+    step: Result<Step, Failure>,
+) {
+    match step {
         Ok(Step::Append(accepted)) => submit(broker, group, accepted, request).await,
         Ok(Step::Cancel) => {
             let group = group.clone();
@@ -73,22 +104,22 @@ pub async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: Request) 
                 }
             });
         }
-        Ok(Step::Relay) => spawn_relay(broker.clone(), group.clone(), request, false),
-        Ok(Step::CreateTopic) => {
-            let (broker, group) = (broker.clone(), group.clone());
-            tokio::spawn(async move {
-                match create_topic(&broker, &group, &request).await {
-                    Ok(accepted) => submit(&broker, &group, accepted, request).await,
-                    Err(failure) => refuse(&group, request, &failure),
-                }
-            });
+        Ok(Step::Relay | Step::Elsewhere(_)) => {
+            spawn_relay(broker.clone(), group.clone(), request, false);
         }
+        Ok(Step::CreateTopic) => spawn_create(broker.clone(), group.clone(), request),
         Err(failure) => refuse(group, request, &failure),
     }
 }
 
 fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, Failure> {
     let mut checked = check(request)?;
+    let mut known = group.store.tables().topic(&checked.topic);
+    if let Some(topic) = &known
+        && let Some(home) = idempotent::elsewhere(&broker.groups, group, &topic.config)
+    {
+        return Ok(Step::Elsewhere(home.clone()));
+    }
     if !group.leads() {
         return Ok(Step::Relay);
     }
@@ -96,7 +127,9 @@ fn next_step(broker: &Broker, group: &Group, request: &Request) -> Result<Step, 
     if checked.given.wishes.cancels() && waits((broker, group), &checked)?.is_some() {
         return Ok(Step::Cancel);
     }
-    let known = group.store.tables().topic(&checked.topic);
+    if checked.topic != checked.header.topic {
+        known = group.store.tables().topic(&checked.topic);
+    }
     match known {
         Some(topic) => {
             check_broker_permission(group, &topic)?;
@@ -150,9 +183,12 @@ async fn cancel(group: &Group, request: &Request) -> Result<RemotingCommand, Fai
 /// Takes the send to the leader, or holds it until there is one. On a forwarded request the other
 /// node does that. One that `came_back` was refused by this node as its leader.
 fn spawn_relay(broker: Arc<Broker>, group: Arc<Group>, request: Request, came_back: bool) {
-    let Some(request) = request.refuse_if_forwarded() else {
-        return;
-    };
+    if let Some(request) = request.refuse_if_forwarded() {
+        relay(broker, group, request, came_back);
+    }
+}
+
+fn relay(broker: Arc<Broker>, group: Arc<Group>, request: Request, came_back: bool) {
     tokio::spawn(async move {
         if came_back {
             forward::pause_after_refusal(&group, &request).await;
@@ -235,21 +271,34 @@ fn redirect(broker: &Broker, group: &Group, checked: &mut Checked<'_>) -> Result
     Ok(())
 }
 
+fn spawn_create(broker: Arc<Broker>, group: Arc<Group>, request: Request) {
+    tokio::spawn(async move {
+        match create_topic(&broker, &group, &request).await {
+            // The topic may belong elsewhere.
+            Ok(()) => Box::pin(handle(&broker, &group, request)).await,
+            Err(failure) => refuse(&group, request, &failure),
+        }
+    });
+}
+
 async fn create_topic(
     broker: &Arc<Broker>,
     group: &Arc<Group>,
     request: &Request,
-) -> Result<Accepted, Failure> {
+) -> Result<(), Failure> {
     let mut checked = check(request)?;
     redirect(broker, group, &mut checked)?;
     let deadline = request.caller.received + forward::hold_budget(request.code());
+    if let Some(config) = idempotent::settings(&broker.groups, &checked.topic) {
+        return catalog::create_if_absent(group, &config, deadline).await;
+    }
     let wanted = topics::AutoCreate {
         topic: &checked.topic,
         default_topic: checked.header.default_topic,
         queues: checked.header.default_topic_queue_nums,
     };
-    let topic = topics::auto_create(broker, group, wanted, deadline).await?;
-    accept((broker, group), topic, &checked, request)
+    topics::auto_create(broker, group, wanted, deadline).await?;
+    Ok(())
 }
 
 /// A send with all that will be stored of it, apart from the request it came in.
@@ -276,6 +325,8 @@ struct Part {
     flag: i32,
     body: Bytes,
     properties: Vec<u8>,
+    /// What keeps a copy of it out of an idempotent topic.
+    once: Option<Box<Once>>,
 }
 
 impl Accepted {
@@ -351,33 +402,10 @@ fn push(batch: &mut BatchBuilder, send: &Accepted, part: &Part, born_host: Socke
         None => batch.push_message(head, &message),
         Some(waits) => batch.push_with_tags_code(waits.head(), &message, waits.tags_code()),
     };
-    pushed.expect("sizes were checked when the send came in");
-}
-
-/// The queue asked for, or one at random for a negative number.
-fn choose_queue(topic: &Topic, wanted: i32) -> Result<u16, Failure> {
-    let config = &topic.config;
-    if config.perm & PERM_WRITE == 0 {
-        let reason = format!("topic {} may not be written", config.name);
-        return Err(Failure::code(ResponseCode::NO_PERMISSION, reason));
-    }
-    let queues = config.write_queues.max(config.read_queues);
-    if wanted < 0 {
-        let any = std::time::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .subsec_nanos();
-        return Ok((any % u32::from(config.write_queues.max(1))) as u16);
-    }
-    match u16::try_from(wanted) {
-        Ok(queue) if queue < queues => Ok(queue),
-        _ => {
-            let reason = format!(
-                "topic {} has {queues} queues, not a queue {wanted}",
-                config.name
-            );
-            Err(Failure::code(ResponseCode::INVALID_PARAMETER, reason))
-        }
+    let row = pushed.expect("sizes were checked when the send came in") as u32;
+    if let Some(once) = &part.once {
+        let once = Once { row, ..**once };
+        batch.push_command(&Command::StoreOnce { once });
     }
 }
 
@@ -402,7 +430,8 @@ fn accept(
         told: Told::default(),
     };
     if header.is_batch() {
-        accepted.messages = Messages::Batch(unpack(broker, &accepted.topic, header, body)?);
+        accepted.messages =
+            Messages::Batch(unpack(broker, (&accepted.topic, queue_id), header, body)?);
         return Ok(accepted);
     }
     let text = header.properties.unwrap_or_default();
@@ -428,6 +457,7 @@ fn accept(
         flag: header.flag,
         body: body.clone(),
         properties,
+        once: idempotent::once(&accepted.topic, queue_id, text, body).map(Box::new),
     });
     Ok(accepted)
 }
@@ -455,7 +485,7 @@ fn waits(
 /// The messages of a batch.
 fn unpack(
     broker: &Broker,
-    topic: &Topic,
+    (topic, queue_id): (&Topic, u16),
     header: &SendRequest<'_>,
     body: &Bytes,
 ) -> Result<Vec<Part>, Failure> {
@@ -477,6 +507,7 @@ fn unpack(
             flag: message.flag,
             body: body.slice_ref(message.body),
             properties: complete(broker, message.properties, &given, &[])?,
+            once: idempotent::once(topic, queue_id, message.properties, message.body).map(Box::new),
         });
     }
     if parts.is_empty() {
@@ -540,7 +571,7 @@ fn answer_when_done(
 ) -> Done {
     let (broker, group) = (broker.clone(), group.clone());
     let (topic, queue_id) = (accepted.topic.clone(), accepted.queue_id);
-    let told = accepted.told.clone();
+    let mut told = accepted.told.clone();
     let bytes = accepted.bytes();
     let host = broker
         .routes
@@ -549,10 +580,12 @@ fn answer_when_done(
         Ok(appended) => {
             let name = &topic.config.name;
             let is_system = names_of::is_system(name);
-            let count = appended.len() as u64;
-            group
-                .metrics
-                .messages_in(name, is_system, count, bytes as u64);
+            let copies = appended.iter().filter_map(Appended::first_copy);
+            let copies = copies.inspect(|first| told.of_copy(&group, *first)).count();
+            group.metrics.idempotent.copies.inc_by(copies as u64);
+            let count = (appended.len() - copies) as u64;
+            let bytes = if count == 0 { 0 } else { bytes as u64 };
+            group.metrics.messages_in(name, is_system, count, bytes);
             let response = answer::format(&request, &appended, (queue_id, &told), host);
             request.reply(response);
         }

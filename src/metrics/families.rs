@@ -5,6 +5,7 @@ use prometheus::{
     Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
+use super::idempotent::IdempotentFamilies;
 use super::parked::ParkedFamilies;
 
 /// A gauge of a count or a size.
@@ -53,6 +54,7 @@ pub struct Families {
     pub process: ProcessFamilies,
     pub group: GroupFamilies,
     pub parked: ParkedFamilies,
+    pub idempotent: IdempotentFamilies,
     pub pops: PopFamilies,
 }
 
@@ -151,6 +153,7 @@ impl Families {
             process: ProcessFamilies::new(&new),
             group: GroupFamilies::new(&new),
             parked: ParkedFamilies::new(&new),
+            idempotent: IdempotentFamilies::new(&new),
             pops: PopFamilies::new(&new),
         }
     }

@@ -9,6 +9,7 @@ use prometheus::core::{AtomicU64, GenericGauge};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Families;
+use super::idempotent::IdempotentMetrics;
 use super::parked::ParkedMetrics;
 use super::sampled::Sampled;
 use super::traffic::{Traffic, flag};
@@ -28,6 +29,8 @@ pub struct GroupMetrics {
     pub scrub_completed: Count,
     /// Messages that wait.
     pub parked: ParkedMetrics,
+    /// Copies of messages that were sent before.
+    pub idempotent: IdempotentMetrics,
     batch_bytes: Histogram,
     batch_messages: Histogram,
     held: IntGauge,
@@ -142,6 +145,7 @@ impl GroupMetrics {
             flush_seconds: of.flush_seconds.with_label_values(label),
             forwarded: of.forwarded.with_label_values(label),
             parked: ParkedMetrics::new(&families.parked, group),
+            idempotent: IdempotentMetrics::new(&families.idempotent, group),
             batch_bytes: of.batch_bytes.with_label_values(label),
             batch_messages: of.batch_messages.with_label_values(label),
             held: of.held.with_label_values(label),

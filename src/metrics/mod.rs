@@ -7,6 +7,7 @@
 
 mod families;
 mod group;
+mod idempotent;
 mod node;
 mod parked;
 mod sampled;

@@ -44,10 +44,13 @@ impl Router {
     /// Takes a request; it is answered later, from wherever its outcome becomes known. Waits only
     /// while a send has no room, so that the client's connection is not read meanwhile.
     pub async fn dispatch(&self, request: Request) {
-        let group = self
-            .broker
-            .group_of(&request.command, &request.caller)
-            .clone();
+        let group = self.broker.group_of(&request.command, &request.caller);
+        self.dispatch_to(group, request).await;
+    }
+
+    /// The same for a group that another node has found out.
+    pub async fn dispatch_to(&self, group: &Arc<Group>, request: Request) {
+        let group = group.clone();
         match request.code() {
             RequestCode::SEND_MESSAGE
             | RequestCode::SEND_MESSAGE_V2

@@ -4,7 +4,8 @@
 //!  0 magic u32  4 version u32  8 CRC u32 (of the rest)  12 bincode of `Image`
 //! ```
 //!
-//! Version 1 ended before what is parked: it is read as version 2 with nothing behind its end.
+//! Version 1 ended before what is parked, version 2 before the recent sends: they are read as version 3 with
+//! nothing behind their end.
 //!
 //! On disk in `checkpoint-<index of the record, 20 digits>`.
 
@@ -23,13 +24,15 @@ use crate::fs::FileSystem;
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::QueueKey;
-use crate::tables::{ConsumerOffsets, Leases, Parked, RequestModes, Tables};
+use crate::tables::{ConsumerOffsets, Leases, Parked, RecentSends, RequestModes, Tables};
 
 /// `GCKP`, little-endian.
 const MAGIC: u32 = 0x504b_4347;
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The version that ends before what is parked.
 const VERSION_WITHOUT_PARKED: u32 = 1;
+/// The version that ends before the recent sends.
+const VERSION_WITHOUT_SENDS: u32 = 2;
 const HEADER_BYTES: usize = 12;
 const PREFIX: &str = "checkpoint-";
 const DRAFT_SUFFIX: &str = ".new";
@@ -60,6 +63,9 @@ pub(crate) struct Image<'a> {
     pub request_modes: Cow<'a, RequestModes>,
     /// Where groups were moved to and do not read from yet; the tables are encoded without it.
     pub resets: Cow<'a, ConsumerOffsets>,
+    /// What was sent lately to topics that keep one copy of a message; the tables are encoded without it.
+    /// Borrowed for encoding, since there may be many.
+    pub recent_sends: Cow<'a, RecentSends>,
 }
 
 impl Image<'_> {
@@ -110,27 +116,35 @@ impl Checkpoint {
             return Err(NotACheckpoint("no magic".to_owned()));
         }
         let version = word(4);
-        if version != VERSION && version != VERSION_WITHOUT_PARKED {
+        let Some(rest) = behind(version) else {
             return Err(NotACheckpoint(format!(
-                "version {version}, known are {VERSION_WITHOUT_PARKED} and {VERSION}"
+                "version {version}, known are {VERSION_WITHOUT_PARKED} to {VERSION}"
             )));
-        }
+        };
         if word(8) != crc32fast::hash(body) {
             return Err(NotACheckpoint("CRC mismatch".to_owned()));
         }
-        let decoded = if version == VERSION_WITHOUT_PARKED {
-            let rest = (
-                Parked::default(),
-                Leases::default(),
-                RequestModes::default(),
-                ConsumerOffsets::default(),
-            );
-            let rest = codec::encode(&rest);
-            codec::decode(&[body, &rest].concat())
-        } else {
+        let decoded = if rest.is_empty() {
             codec::decode(body)
+        } else {
+            codec::decode(&[body, &rest].concat())
         };
         decoded.map_err(|error| NotACheckpoint(error.to_string()))
+    }
+}
+
+/// What a version lacks at its end, with nothing in it; `None` for a version that is not known.
+fn behind(version: u32) -> Option<Vec<u8>> {
+    let sends = RecentSends::default();
+    match version {
+        VERSION_WITHOUT_PARKED => {
+            let (parked, leases) = (Parked::default(), Leases::default());
+            let (modes, resets) = (RequestModes::default(), ConsumerOffsets::default());
+            Some(codec::encode(&(parked, leases, modes, resets, sends)))
+        }
+        VERSION_WITHOUT_SENDS => Some(codec::encode(&sends)),
+        VERSION => Some(Vec::new()),
+        _ => None,
     }
 }
 
@@ -222,6 +236,7 @@ mod tests {
             leases: Cow::default(),
             request_modes: Cow::default(),
             resets: Cow::default(),
+            recent_sends: Cow::default(),
         }
     }
 
@@ -239,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_the_first_version_has_nothing_behind_its_end() {
+    fn checkpoints_of_older_versions_have_nothing_behind_their_end() {
         let image = sample(7);
         let (applied, membership) = (image.applied, image.membership.clone());
         let (next_offset, tables) = (image.next_offset, image.tables.clone());
@@ -251,9 +266,16 @@ mod tests {
             image.queues.clone(),
         );
         let mut bytes = Checkpoint::seal(&codec::encode(&before));
-        assert!(Checkpoint::decode(&bytes).is_err(), "it says version 2");
+        assert!(Checkpoint::decode(&bytes).is_err(), "it says version 3");
         bytes[4..8].copy_from_slice(&VERSION_WITHOUT_PARKED.to_le_bytes());
         assert_eq!(Checkpoint::decode(&bytes).unwrap(), image);
+        let parked = (image.parked.clone(), image.leases.clone());
+        let rest = (image.request_modes.clone(), image.resets.clone());
+        let mut bytes = Checkpoint::seal(&codec::encode(&(before, parked, rest)));
+        bytes[4..8].copy_from_slice(&VERSION_WITHOUT_SENDS.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes).unwrap(), image);
+        bytes[4..8].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        assert!(Checkpoint::decode(&bytes).is_err(), "of a newer program");
     }
 
     #[test]

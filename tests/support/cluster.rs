@@ -19,7 +19,7 @@ use super::{Connection, START_TIMEOUT, is_ready};
 const NODES: [u16; 3] = [1, 2, 3];
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A cluster with one group of three replicas.
+/// A cluster whose groups have three replicas each.
 pub struct Cluster {
     running: BTreeMap<u16, Runtime>,
     ports: Hundred,
@@ -28,7 +28,11 @@ pub struct Cluster {
     settings: String,
     /// The node that is to lead the group when it can.
     preferred: Option<u16>,
+    /// Names of its groups.
+    groups: &'static [&'static str],
 }
+
+const ONE_GROUP: &[&str] = &["broker-a"];
 
 impl Cluster {
     /// Starts three nodes; returns when all are ready. `settings` are lines of the table `broker`.
@@ -48,13 +52,27 @@ impl Cluster {
         cluster
     }
 
+    /// The same with two groups.
+    pub async fn start_with_two_groups() -> Cluster {
+        Self::start_of(&["broker-a", "broker-b"], "", None).await
+    }
+
     async fn start_with(settings: &str, preferred: Option<u16>) -> Cluster {
+        Self::start_of(ONE_GROUP, settings, preferred).await
+    }
+
+    async fn start_of(
+        groups: &'static [&'static str],
+        settings: &str,
+        preferred: Option<u16>,
+    ) -> Cluster {
         let mut cluster = Cluster {
             running: BTreeMap::new(),
             ports: Hundred::claim(),
             directory: TempDir::new().unwrap(),
             settings: settings.to_string(),
             preferred,
+            groups,
         };
         for node in NODES {
             cluster.run(node);
@@ -120,6 +138,11 @@ impl Cluster {
         Connection::to(self.address(node, 4)).await
     }
 
+    /// A connection to the port of one of the groups, by its place, of a node.
+    pub async fn connect_to(&self, node: u16, group: u16) -> Connection {
+        Connection::to(self.address(node, 4 + 3 * group)).await
+    }
+
     /// The node that a topic's messages are sent to: the group's leader.
     pub async fn leader(&self, topic: &str) -> u16 {
         let node = *self.running.keys().next().expect("a node runs");
@@ -165,18 +188,27 @@ impl Cluster {
             format!("{{ node = {peer}, address = \"127.0.0.1:{port}\" }}")
         });
         let nodes = NODES.map(|peer| {
-            let (namesrv, group) = (self.port(peer, 0), self.port(peer, 4));
+            let namesrv = self.port(peer, 0);
+            let ports = (4..)
+                .step_by(3)
+                .zip(self.groups)
+                .map(|(nth, _)| self.port(peer, nth));
+            let ports: Vec<u16> = ports.collect();
             format!(
-                "{{ node = {peer}, host = \"127.0.0.1\", namesrv = {namesrv}, groups = [{group}] }}"
+                "{{ node = {peer}, host = \"127.0.0.1\", namesrv = {namesrv}, groups = {ports:?} }}"
             )
         });
         let preferred = self.preferred.map(|node| format!(", preferred = {node}"));
+        let preferred = preferred.unwrap_or_default();
+        let groups = self.groups.iter();
+        let groups = groups.map(|name| format!("{{ name = {name:?}{preferred} }}"));
+        let groups: Vec<String> = groups.collect();
         format!(
             r#"
             node = {node}
             data = {:?}
             peers = [{}]
-            groups = [{{ name = "broker-a"{} }}]
+            groups = [{}]
             peer = {{ bind = "127.0.0.1:{}" }}
             http = {{ bind = "127.0.0.1:{}" }}
             storage = {{ segment_bytes = "16MiB" }}
@@ -189,7 +221,7 @@ impl Cluster {
             "#,
             self.directory.path().join(node.to_string()),
             peers.join(", "),
-            preferred.unwrap_or_default(),
+            groups.join(", "),
             self.port(node, 3),
             self.port(node, 1),
             nodes.join(", "),

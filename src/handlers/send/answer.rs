@@ -7,9 +7,11 @@ use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::names;
 use gantry_protocol::recall::RecallHandle;
 use gantry_protocol::{RemotingCommand, ResponseCode};
+use gantry_storage::tables::FirstSend;
 
 use crate::appender::Appended;
 use crate::error::Failure;
+use crate::group::Group;
 use crate::remoting::Request;
 use crate::waiting::Waits;
 
@@ -20,9 +22,19 @@ pub(super) const REGION: &str = "DefaultRegion";
 #[derive(Clone, Default)]
 pub(super) struct Told {
     /// What it can recall the message with.
-    pub recall_handle: Option<String>,
+    pub recall_handle: Option<RecallHandle>,
     /// What it ends the transaction with.
     pub transaction_id: Option<String>,
+}
+
+impl Told {
+    /// It is told of a message that was sent before, and that may be due at another time.
+    pub(super) fn of_copy(&mut self, group: &Group, first: FirstSend) {
+        let due_ms = group.store.tables().parked().timers().time_of(first.place);
+        if let (Some(handle), Some(due_ms)) = (&mut self.recall_handle, due_ms) {
+            handle.deliver_ms = due_ms;
+        }
+    }
 }
 
 /// What goes with the answer about a message that waits, with these properties.
@@ -42,7 +54,7 @@ pub(super) fn told(waits: &Waits, (topic, broker_name): (&str, &str), properties
         unique_key,
     };
     Told {
-        recall_handle: waits.timer_ms().map(|due_ms| handle(due_ms).encode()),
+        recall_handle: waits.timer_ms().map(handle),
         ..Told::default()
     }
 }
@@ -57,15 +69,19 @@ pub(super) fn format(
     let mut ids = String::with_capacity(appended.len() * 33);
     let mut first = None;
     for one in appended {
-        let Appended::At {
-            queue_offset,
-            physical_offset,
-        } = one
-        else {
-            let gone = Failure::code(ResponseCode::TOPIC_NOT_EXIST, "the topic was just deleted");
-            return gone.to_response(&request.command);
+        let (queue, queue_offset, physical_offset) = match one {
+            Appended::At {
+                queue_offset,
+                physical_offset,
+            } => (queue_id, *queue_offset, *physical_offset),
+            Appended::SentBefore(first) => (first.queue, first.queue_offset.get(), first.place),
+            Appended::NoSuchQueue | Appended::AlreadyResolved => {
+                let reason = "the topic was just deleted";
+                let gone = Failure::code(ResponseCode::TOPIC_NOT_EXIST, reason);
+                return gone.to_response(&request.command);
+            }
         };
-        first.get_or_insert(*queue_offset);
+        first.get_or_insert((queue, queue_offset));
         if !ids.is_empty() {
             ids.push(',');
         }
@@ -76,11 +92,13 @@ pub(super) fn format(
         id.append_to(&mut ids);
     }
     let mut response = RemotingCommand::success_to(&request.command);
+    let (queue, queue_offset) = first.unwrap_or((queue_id, 0));
+    let recall_handle = told.recall_handle.as_ref().map(RecallHandle::encode);
     let header = SendResponse {
         msg_id: &ids,
-        queue_id: i32::from(queue_id),
-        queue_offset: first.unwrap_or(0) as i64,
-        recall_handle: told.recall_handle.as_deref(),
+        queue_id: i32::from(queue),
+        queue_offset: queue_offset as i64,
+        recall_handle: recall_handle.as_deref(),
         transaction_id: told.transaction_id.as_deref(),
         region: Some(REGION),
         trace_on: Some(true),

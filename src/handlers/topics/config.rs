@@ -8,6 +8,7 @@ use gantry_storage::tables::{FilterType, TopicConfig};
 use crate::catalog;
 use crate::config::Config;
 use crate::error::Failure;
+use crate::idempotent;
 use crate::message_types;
 
 /// Queues that a topic may have: far below what the tables can number, and as much as clients bear.
@@ -92,6 +93,13 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), (Respon
             let reason = format!("message.type {kind} is none of {values}");
             return Err((ResponseCode::SYSTEM_ERROR, reason));
         }
+    }
+    if let Some(window) = attributes.get(idempotent::ATTRIBUTE) {
+        let checked = idempotent::parse_window(window);
+        checked.map_err(|reason| {
+            let reason = format!("{}: {reason}", idempotent::ATTRIBUTE);
+            (ResponseCode::INVALID_PARAMETER, reason)
+        })?;
     }
     if attributes.contains_key(RESERVE_TIME) {
         let reason = format!(
@@ -222,6 +230,10 @@ mod tests {
             },
             bodies::TopicConfig {
                 attributes: [("message.type".to_string(), "MIXED".to_string())].into(),
+                ..wanted()
+            },
+            bodies::TopicConfig {
+                attributes: [(idempotent::ATTRIBUTE.to_string(), "true".to_string())].into(),
                 ..wanted()
             },
         ];

@@ -189,7 +189,8 @@ struct Found {
     units: Vec<Unit>,
     /// Some of them take the place of messages that waited.
     replaces: bool,
-    /// Some of them came with the end of leases, and nobody knows any more which of those were stored.
+    /// Some of them came with the end of leases, or were stored only if they were not sent before, and nobody
+    /// knows any more which of those were.
     is_doubtful: bool,
     /// What was resolved since the scan began.
     resolved: HashSet<PhysicalOffset>,
@@ -198,11 +199,11 @@ struct Found {
 impl Found {
     fn look_at(&mut self, key: QueueKey, gap: &Gap, located: &Located) -> Result<(), NotABatch> {
         let batch = BatchView::parse(&located.record.payload)?;
-        let mut redelivers = false;
+        let mut is_doubtful = false;
         for command in batch.commands()? {
             match command {
                 Command::Unpark { places } => self.resolved.extend(places),
-                Command::Redeliver { .. } => redelivers = true,
+                Command::Redeliver { .. } | Command::StoreOnce { .. } => is_doubtful = true,
                 _ => {}
             }
         }
@@ -217,7 +218,7 @@ impl Found {
             let here = gap.after.is_none_or(|after| offset > after) && offset < gap.before;
             if here && row.head.topic_id == key.topic_id && row.queue == key.queue {
                 self.replaces |= replaces;
-                self.is_doubtful |= redelivers;
+                self.is_doubtful |= is_doubtful;
                 self.units.push(Unit {
                     offset,
                     size: row.size,

@@ -12,7 +12,7 @@ use crate::key_index::{KeyEntry, PendingKeys};
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset, QueueOffset};
 use crate::queue_offsets::{QueueKey, QueueOffsets};
-use crate::tables::{CommandResult, GIVEN_UP_MS, Tables};
+use crate::tables::{Command, CommandResult, FirstSend, GIVEN_UP_MS, Once, Tables};
 
 /// The last members that were applied: where in the log, and the opaque bytes.
 pub type AppliedMembership = (LogIndex, LeaderTag, Bytes);
@@ -28,6 +28,8 @@ pub enum RowResult {
     QueueGone,
     /// It was to take the place of another one, for which that was done before. It is in no queue.
     AlreadyResolved,
+    /// It is a copy of one that was sent lately, which is there, and is in no queue itself.
+    SentBefore(FirstSend),
 }
 
 /// One message of an applied batch.
@@ -69,6 +71,8 @@ pub struct Applied {
     pub freed: Vec<QueueKey>,
     /// When the next message that is handed out is due, after the record; milliseconds since 1970.
     pub next_lease_ms: Option<u64>,
+    /// Sends that were forgotten before their time was over, because there are too many.
+    pub sends_pushed_out: u64,
 }
 
 /// Everything behind the store's lock.
@@ -98,6 +102,7 @@ impl State {
         let mut tables = image.tables.into_owned();
         *tables.parked_mut() = image.parked.into_owned();
         *tables.resets_mut() = image.resets.into_owned();
+        *tables.recent_sends_mut() = image.recent_sends.into_owned();
         let leases = image.leases.into_owned();
         let tables = tables.with_pops(leases, image.request_modes.into_owned());
         let membership = image
@@ -132,6 +137,7 @@ impl State {
             leases: Cow::Borrowed(self.tables.leases()),
             request_modes: Cow::Borrowed(self.tables.request_modes()),
             resets: Cow::Borrowed(self.tables.resets()),
+            recent_sends: Cow::Borrowed(self.tables.recent_sends()),
         })
     }
 
@@ -205,9 +211,12 @@ impl State {
         let commands = batch
             .commands()
             .unwrap_or_else(|error| panic!("record {index} cannot be applied: {error}"));
-        let mut unwanted_rows = Vec::new();
+        let (mut unwanted_rows, mut once) = (Vec::new(), Vec::new());
         for command in commands {
             applied.freed.extend(command.frees());
+            if let Command::StoreOnce { once: one } = &command {
+                once.push(*one);
+            }
             let (result, deleted) = self.tables.apply(command);
             if let CommandResult::Redelivered { unwanted } = &result {
                 unwanted_rows.extend_from_slice(unwanted);
@@ -222,12 +231,14 @@ impl State {
         }
         let payload_at = located.payload_offset();
         applied.rows.reserve(batch.message_count());
+        let mut once = once.into_iter().peekable();
         for (number, (row, key_hashes)) in batch.rows().enumerate() {
             let offset = payload_at.plus(u64::from(row.position));
             let is_unwanted = unwanted_rows.contains(&(number as u32));
-            let result = match is_unwanted {
-                true => RowResult::AlreadyResolved,
-                false => self.place(&row, offset, applied),
+            let result = match once.next_if(|once| once.row == number as u32) {
+                _ if is_unwanted => RowResult::AlreadyResolved,
+                None => self.place(&row, offset, applied),
+                Some(once) => self.place_once(&once, &row, offset, applied),
             };
             if let RowResult::Stored(_) = result {
                 self.index(key_hashes, segment_base, offset);
@@ -238,6 +249,31 @@ impl State {
                 result,
             });
         }
+    }
+
+    /// The same for a message that is stored only if it was not sent before.
+    fn place_once(
+        &mut self,
+        once: &Once,
+        row: &Row,
+        offset: PhysicalOffset,
+        applied: &mut Applied,
+    ) -> RowResult {
+        let now_ms = self.tables.clock_ms();
+        if let Some(first) = self.tables.recent_sends().find(&once.id, now_ms) {
+            return RowResult::SentBefore(first);
+        }
+        let result = self.place(row, offset, applied);
+        if let RowResult::Stored(queue_offset) = result {
+            let first = FirstSend {
+                queue: once.queue,
+                queue_offset,
+                place: offset,
+            };
+            let sends = self.tables.recent_sends_mut();
+            applied.sends_pushed_out += u64::from(sends.note(once, first, now_ms));
+        }
+        result
     }
 
     /// Gives a message its place in its queue and among those that wait, or says why it has none.
@@ -276,6 +312,9 @@ impl State {
             Ok(given) => given,
             Err(gone) => return gone,
         };
+        if row.head.kind == RowKind::Moves {
+            self.tables.recent_sends_mut().move_to(origin, offset);
+        }
         let unit = Unit {
             offset,
             size: row.size,

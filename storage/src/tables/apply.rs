@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, CommandResult, OffsetCommit};
 use super::{
-    ConsumerOffsets, Groups, KeyValues, Leases, Locks, Parked, RequestModes,
+    ConsumerOffsets, Groups, KeyValues, Leases, Locks, Parked, RecentSends, RequestModes,
     SubscriptionGroupConfig, Topic, Topics,
 };
 use crate::planted::{Bug, planted};
-use crate::position::QueueOffset;
+use crate::position::{PhysicalOffset, QueueOffset};
 
 /// All tables as of one record of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Tables {
     /// Where groups were moved to and do not read from yet. Encoded apart, too.
     #[serde(skip)]
     resets: ConsumerOffsets,
+    /// Encoded apart, too.
+    #[serde(skip)]
+    recent_sends: RecentSends,
 }
 
 impl Tables {
@@ -135,6 +138,16 @@ impl Tables {
         &mut self.parked
     }
 
+    /// What was sent lately to topics that keep one copy of a message.
+    pub fn recent_sends(&self) -> &RecentSends {
+        &self.recent_sends
+    }
+
+    /// For whoever applies messages and restores checkpoints.
+    pub(crate) fn recent_sends_mut(&mut self) -> &mut RecentSends {
+        &mut self.recent_sends
+    }
+
     /// Where groups were moved to and do not read from yet.
     pub(crate) fn resets(&self) -> &ConsumerOffsets {
         &self.resets
@@ -153,6 +166,7 @@ impl Tables {
     /// Moves the clock to `store_time_ms`, but never back.
     pub(crate) fn advance_clock(&mut self, store_time_ms: u64) {
         self.clock_ms = self.clock_ms.max(store_time_ms);
+        self.recent_sends.expire(self.clock_ms);
     }
 
     /// Carries out one command. The second value is the id of a topic whose queues are gone now.
@@ -211,10 +225,7 @@ impl Tables {
             } => self.values.put(namespace, key, value),
             Command::DeleteKv { namespace, key } => self.values.remove(&namespace, &key),
             Command::TermStart => self.begin_term(),
-            Command::Unpark { places } => {
-                let resolved = places.iter().filter(|place| self.parked.resolve(**place));
-                return (CommandResult::Resolved(resolved.count() as u64), None);
-            }
+            Command::Unpark { places } => return (self.unpark(places), None),
             Command::HalvesChecked { next } => {
                 for (half, next_ms) in next {
                     self.parked.checked(half, next_ms);
@@ -222,6 +233,7 @@ impl Tables {
             }
             Command::ResetOffsets { entries } => self.reset_offsets(entries),
             Command::ConfirmReset { entry } => self.confirm_reset(&entry),
+            Command::StoreOnce { .. } => {}
             popping => return (self.apply_pop(popping), None),
         }
         (CommandResult::Done, topic_gone)
@@ -238,6 +250,16 @@ impl Tables {
             self.locks = Locks::default();
         }
         self.locks.renew_all(self.clock_ms);
+    }
+
+    /// Messages that wait become nothing: sent again, they are new ones.
+    fn unpark(&mut self, places: Vec<PhysicalOffset>) -> CommandResult {
+        let mut resolved = 0;
+        for place in places {
+            self.recent_sends.forget(place);
+            resolved += u64::from(self.parked.resolve(place));
+        }
+        CommandResult::Resolved(resolved)
     }
 
     fn commit_offsets(&mut self, entries: Vec<OffsetCommit>, advance_only: bool) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::groups::SubscriptionGroupConfig;
 use super::leases::LeaseName;
+use super::recent_sends::Once;
 use super::request_modes::RequestMode;
 use super::topics::TopicConfig;
 use crate::codec;
@@ -208,6 +209,12 @@ pub enum Command {
         /// The position that it was moved to.
         entry: OffsetCommit,
     },
+    /// A message of the same batch is stored only if no copy of it was within its window. These are in the
+    /// order of the messages.
+    StoreOnce {
+        /// Which, and what it is known by.
+        once: Once,
+    },
 }
 
 impl Command {
@@ -229,7 +236,8 @@ impl Command {
             | Command::Pop { .. }
             | Command::ChangeInvisible { .. }
             | Command::Redeliver { .. }
-            | Command::ConfirmReset { .. } => true,
+            | Command::ConfirmReset { .. }
+            | Command::StoreOnce { .. } => true,
             Command::PutTopic { .. }
             | Command::DeleteTopic { .. }
             | Command::PutGroup { .. }

@@ -12,6 +12,7 @@ mod kv;
 mod leases;
 mod locks;
 mod parked;
+mod recent_sends;
 mod request_modes;
 mod schedule;
 mod topics;
@@ -26,6 +27,7 @@ pub use leases::{
 };
 pub use locks::LOCK_LEASE_MS;
 pub use parked::{GIVEN_UP_MS, Parked};
+pub use recent_sends::{FirstSend, Once, RECENT_SENDS_MAX, RecentSends, SendId};
 pub use request_modes::{RequestMode, RequestModes};
 pub use schedule::Schedule;
 pub use topics::{FilterType, PERM_INHERIT, PERM_READ, PERM_WRITE, Topic, TopicConfig};
