@@ -230,37 +230,62 @@ pub(crate) async fn run(shared: Arc<Shared>, found: Arc<Notify>, tell: watch::Se
             continue;
         }
         elections.elect(false);
-        let mut reported: Option<Instant> = None;
         let began = Instant::now();
-        while !shared.log.holes().is_empty() {
-            let round = match mender.round().await {
-                Ok(round) => round,
-                Err(error) => {
-                    // The log is closed, or the disk is unfit: the fence stays.
-                    tracing::error!(group = shared.name, %error, "damaged records cannot be mended");
-                    tokio::time::sleep(REPORT_INTERVAL).await;
-                    continue;
-                }
-            };
-            if round.mended > 0 {
-                tracing::info!(group = shared.name, records = round.mended, "mended");
-                tell.send_modify(|times| *times += 1);
-            }
-            if round.stuck.is_empty() {
-                continue;
-            }
-            if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
-                report(&shared.name, &round);
-                reported = Some(Instant::now());
-            }
+        let stuck = || {
             if began.elapsed() >= CAMPAIGN_AFTER {
                 elections.elect(true);
             }
-            tokio::time::sleep(RETRY_INTERVAL).await;
-        }
-        // Also when a cut took the holes along.
-        tell.send_modify(|times| *times += 1);
+        };
+        until_whole(&mender, &shared.name, &tell, stuck).await;
     }
+}
+
+/// Mends what is found damaged while Raft starts, which reads parts of the log and waits for them; until it
+/// has started, nobody else mends. Never returns.
+pub(crate) async fn beside_start(
+    mender: Mender<'_>,
+    name: &str,
+    found: &Notify,
+    tell: &watch::Sender<u64>,
+) {
+    loop {
+        if mender.log.holes().is_empty() {
+            found.notified().await;
+            continue;
+        }
+        until_whole(&mender, name, tell, || ()).await;
+    }
+}
+
+/// Returns when the log has no hole left. `stuck` is called after each round in which one stayed.
+async fn until_whole(mender: &Mender<'_>, name: &str, tell: &watch::Sender<u64>, stuck: impl Fn()) {
+    let mut reported: Option<Instant> = None;
+    while !mender.log.holes().is_empty() {
+        let round = match mender.round().await {
+            Ok(round) => round,
+            Err(error) => {
+                // The log is closed, or the disk is unfit: the fence stays.
+                tracing::error!(group = name, %error, "damaged records cannot be mended");
+                tokio::time::sleep(REPORT_INTERVAL).await;
+                continue;
+            }
+        };
+        if round.mended > 0 {
+            tracing::info!(group = name, records = round.mended, "mended");
+            tell.send_modify(|times| *times += 1);
+        }
+        if round.stuck.is_empty() {
+            continue;
+        }
+        if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            report(name, &round);
+            reported = Some(Instant::now());
+        }
+        stuck();
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+    // Also when a cut took the holes along.
+    tell.send_modify(|times| *times += 1);
 }
 
 /// Says what is waited for, and what to do if that is in vain.

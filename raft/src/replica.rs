@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::error::{BarrierError, ProposeError, StartError};
 use crate::log_store::LogStore;
 use crate::membership::{self, full_voters};
-use crate::mend;
+use crate::mend::{self, Mender};
 use crate::network::{CatchUp, ClientFactory, Endpoint, PeerServer, Peers};
 use crate::preference::{self, Preference};
 use crate::state_machine::{AppliedHook, StateMachine};
@@ -133,14 +133,25 @@ impl Replica {
         let waits = (!alone).then(|| mended.clone());
         let log_store = LogStore::new(log.clone(), store.clone()).waiting_for(waits);
         let machine = StateMachine::new(store.clone(), options.applied.clone());
-        let raft = Raft::new(
+        let starting = Raft::new(
             options.replica,
             Arc::new(config),
             network,
             log_store,
             machine,
-        )
-        .await
+        );
+        let mender = Mender {
+            log: &log,
+            open: true,
+            peers: &peers,
+            group: options.group,
+        };
+        let raft = tokio::select! {
+            started = starting => started,
+            () = mend::beside_start(mender, &options.name, &found, &tell_mended) => {
+                unreachable!("it mends as long as Raft starts")
+            }
+        }
         .map_err(|error| StartError::Raft(error.to_string()))?;
         let (led, leadership) = watch::channel(Leadership::default());
         let (stop, stopped) = watch::channel(None);
