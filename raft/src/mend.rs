@@ -240,20 +240,26 @@ pub(crate) async fn run(shared: Arc<Shared>, found: Arc<Notify>, tell: watch::Se
     }
 }
 
-/// Mends what is found damaged while Raft starts, which reads parts of the log and waits for them; until it
-/// has started, nobody else mends. Never returns.
-pub(crate) async fn beside_start(
+/// Waits for Raft to start, and mends what is found damaged meanwhile: Raft reads parts of the log first and
+/// waits for them, and until it has started nobody else mends.
+pub(crate) async fn beside_start<R>(
+    starting: impl Future<Output = R>,
     mender: Mender<'_>,
     name: &str,
-    found: &Notify,
-    tell: &watch::Sender<u64>,
-) {
-    loop {
-        if mender.log.holes().is_empty() {
-            found.notified().await;
-            continue;
+    (found, tell): (&Notify, &watch::Sender<u64>),
+) -> R {
+    let mending = async {
+        loop {
+            if mender.log.holes().is_empty() {
+                found.notified().await;
+            } else {
+                until_whole(&mender, name, tell, || ()).await;
+            }
         }
-        until_whole(&mender, name, tell, || ()).await;
+    };
+    tokio::select! {
+        started = starting => started,
+        never = mending => never,
     }
 }
 

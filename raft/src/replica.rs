@@ -133,26 +133,18 @@ impl Replica {
         let waits = (!alone).then(|| mended.clone());
         let log_store = LogStore::new(log.clone(), store.clone()).waiting_for(waits);
         let machine = StateMachine::new(store.clone(), options.applied.clone());
-        let starting = Raft::new(
-            options.replica,
-            Arc::new(config),
-            network,
-            log_store,
-            machine,
-        );
+        let (own, config) = (options.replica, Arc::new(config));
+        let starting = Raft::new(own, config, network, log_store, machine);
         let mender = Mender {
             log: &log,
             open: true,
             peers: &peers,
             group: options.group,
         };
-        let raft = tokio::select! {
-            started = starting => started,
-            () = mend::beside_start(mender, &options.name, &found, &tell_mended) => {
-                unreachable!("it mends as long as Raft starts")
-            }
-        }
-        .map_err(|error| StartError::Raft(error.to_string()))?;
+        let mending = (&*found, &tell_mended);
+        let raft = mend::beside_start(starting, mender, &options.name, mending)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
         let (led, leadership) = watch::channel(Leadership::default());
         let (stop, stopped) = watch::channel(None);
         let elections: Arc<AtomicU64> = Arc::default();
