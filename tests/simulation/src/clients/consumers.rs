@@ -83,7 +83,7 @@ impl Client {
             from,
             filtered: false,
         };
-        let call = self.around.history.invoke(&self.name, pull);
+        let call = self.invoke(pull);
         match self.call(node, asked, LIMIT).await {
             Ok(answer) => self.pulled(node, call, answer).await,
             Err(lost) => {
@@ -136,7 +136,7 @@ impl Client {
             next: pulled.next,
             messages,
         };
-        self.around.history.ok(&self.name, call, answer);
+        self.done(call, answer);
         Some(pulled)
     }
 
@@ -164,10 +164,10 @@ impl Client {
             true => Request::Reset { cursor, offset },
             false => Request::Commit { cursor, offset },
         };
-        let call = self.around.history.invoke(&self.name, what);
+        let call = self.invoke(what);
         let done = self.ask(call, node, asked, LIMIT).await.is_some();
         if done {
-            self.around.history.ok(&self.name, call, Answer::Done);
+            self.done(call, Answer::Done);
         }
         done
     }
@@ -184,7 +184,7 @@ impl Client {
         let what = Request::Query {
             cursor: cursor.clone(),
         };
-        let call = self.around.history.invoke(&self.name, what);
+        let call = self.invoke(what);
         let offset = match self.call(node, asked, LIMIT).await {
             Ok(answer) if answer.response_code() == ResponseCode::SUCCESS => {
                 let header = OffsetResponse::parse(&answer.fields).ok()?;
@@ -203,7 +203,7 @@ impl Client {
             }
         };
         let answer = Answer::Offset(offset);
-        self.around.history.ok(&self.name, call, answer);
+        self.done(call, answer);
         Some(offset)
     }
 
@@ -216,7 +216,7 @@ impl Client {
         };
         let asked = request(RequestCode::GET_MAX_OFFSET, |fields| header.write(fields));
         let what = Request::MaxOffset { queue: of.clone() };
-        let call = self.around.history.invoke(&self.name, what);
+        let call = self.invoke(what);
         let answer = self.ask(call, node, asked, LIMIT).await?;
         let offset = OffsetResponse::parse(&answer.fields).ok()?.offset as u64;
         let answer = Answer::End {
@@ -224,7 +224,7 @@ impl Client {
             offset,
             current: true,
         };
-        self.around.history.ok(&self.name, call, answer);
+        self.done(call, answer);
         Some(offset)
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn pull_and_commit(mut client: Client) {
             let offset = along;
             let cursor = cursor.clone();
             let commit = Request::Commit { cursor, offset };
-            let call = client.around.history.invoke(&client.name, commit);
+            let call = client.invoke(commit);
             client.around.history.info(&client.name, call, None);
         }
         client.committed(&cursor).await;

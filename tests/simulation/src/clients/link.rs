@@ -77,24 +77,11 @@ impl Link {
     }
 
     async fn exchange(&mut self, request: &RemotingCommand) -> Option<RemotingCommand> {
-        let (reader, writer, buffer) = self.stream.as_mut()?;
+        let (_, writer, _) = self.stream.as_mut()?;
         let mut bytes = BytesMut::new();
         request.encode_into(&mut bytes).ok()?;
         writer.write_all(&bytes).await.ok()?;
-        loop {
-            while let Some(cut) = frame::cut(buffer).ok()? {
-                let command = RemotingCommand::decode(cut).ok()?;
-                if command.is_response() && command.opaque == request.opaque {
-                    return Some(command);
-                }
-                if command.request_code() == RequestCode::CHECK_TRANSACTION_STATE {
-                    self.asked.push(command);
-                }
-            }
-            if reader.read_buf(buffer).await.ok()? == 0 {
-                return None;
-            }
-        }
+        self.read(Some(request.opaque)).await
     }
 
     /// What the node asks within a time, or has asked before.
@@ -102,18 +89,22 @@ impl Link {
         let until = Instant::now() + limit;
         if self.stream.is_none() {
             tokio::time::sleep_until(until).await;
-        } else if timeout_at(until, self.read_on()).await.is_ok() {
+        } else if timeout_at(until, self.read(None)).await.is_ok() {
             self.stream = None;
         }
         std::mem::take(&mut self.asked)
     }
 
-    /// Reads until the connection ends.
-    async fn read_on(&mut self) -> Option<()> {
+    /// Reads until there is an answer to this request, or until the connection ends, and keeps what the node
+    /// asks.
+    async fn read(&mut self, answer_to: Option<i32>) -> Option<RemotingCommand> {
         let (reader, _, buffer) = self.stream.as_mut()?;
         loop {
             while let Some(cut) = frame::cut(buffer).ok()? {
                 let command = RemotingCommand::decode(cut).ok()?;
+                if command.is_response() && Some(command.opaque) == answer_to {
+                    return Some(command);
+                }
                 if command.request_code() == RequestCode::CHECK_TRANSACTION_STATE {
                     self.asked.push(command);
                 }

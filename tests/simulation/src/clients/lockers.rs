@@ -34,7 +34,7 @@ async fn lock(client: &mut Client, wanted: &[Queue]) -> Vec<Queue> {
     let node = client.node();
     let asked = locks_request(client, RequestCode::LOCK_BATCH_MQ, wanted);
     let what = Request::Lock(locks(client, wanted));
-    let call = client.around.history.invoke(&client.name, what);
+    let call = client.invoke(what);
     let Some(answer) = client.ask(call, node, asked, LIMIT).await else {
         return Vec::new();
     };
@@ -47,7 +47,7 @@ async fn lock(client: &mut Client, wanted: &[Queue]) -> Vec<Queue> {
         .map(|locked| queue(&locked.topic, locked.queue_id as u16))
         .collect();
     let shown = Answer::Locked(granted.clone());
-    client.around.history.ok(&client.name, call, shown);
+    client.done(call, shown);
     granted
 }
 
@@ -55,9 +55,9 @@ async fn unlock(client: &mut Client, granted: &[Queue]) {
     let node = client.node();
     let asked = locks_request(client, RequestCode::UNLOCK_BATCH_MQ, granted);
     let what = Request::Unlock(locks(client, granted));
-    let call = client.around.history.invoke(&client.name, what);
+    let call = client.invoke(what);
     if client.ask(call, node, asked, LIMIT).await.is_some() {
-        client.around.history.ok(&client.name, call, Answer::Done);
+        client.done(call, Answer::Done);
     }
 }
 

@@ -76,7 +76,7 @@ impl Client {
                     delay_ms: None,
                     once: false,
                 };
-                self.around.history.invoke(&self.name, Request::Send(send))
+                self.invoke(Request::Send(send))
             })
             .collect();
         let asked = self.send_request(to, &messages);
@@ -127,22 +127,13 @@ impl Client {
             text.push(name, value);
         }
         let properties = text.finish();
-        self.born_ms += 1;
         let header = SendRequest {
-            producer_group: "dealers",
-            topic: &to.topic,
-            default_topic: topic::DEFAULT_TOPIC,
-            default_topic_queue_nums: i32::from(QUEUES),
-            queue_id: i32::from(to.queue),
             sys_flag: if half {
                 sys_flags::TRANSACTION_PREPARED
             } else {
                 0
             },
-            born_timestamp: self.born_ms,
-            properties: Some(&properties),
-            broker_name: Some(&to.broker),
-            ..SendRequest::default()
+            ..self.header("dealers", to, &properties)
         };
         let code = RequestCode::SEND_MESSAGE_V2;
         let asked = request(code, |fields| header.write(code, fields));
@@ -186,26 +177,38 @@ impl Client {
                 body.extend_from_slice(&message.body);
             }
         }
-        self.born_ms += 1;
         let header = SendRequest {
-            producer_group: "producers",
-            topic: &to.topic,
-            default_topic: topic::DEFAULT_TOPIC,
-            default_topic_queue_nums: i32::from(QUEUES),
-            queue_id: i32::from(to.queue),
-            born_timestamp: self.born_ms,
-            properties: Some(&properties),
             reconsume_times: Some(0),
             unit_mode: Some(false),
             batch: Some(is_batch),
-            broker_name: Some(&to.broker),
-            ..SendRequest::default()
+            ..self.header("producers", to, &properties)
         };
         let code = match is_batch {
             true => RequestCode::SEND_BATCH_MESSAGE,
             false => RequestCode::SEND_MESSAGE_V2,
         };
         request(code, |fields| header.write(code, fields)).with_body(body.freeze())
+    }
+
+    /// What every send says.
+    fn header<'a>(
+        &mut self,
+        producer_group: &'a str,
+        to: &'a Queue,
+        properties: &'a str,
+    ) -> SendRequest<'a> {
+        self.born_ms += 1;
+        SendRequest {
+            producer_group,
+            topic: &to.topic,
+            default_topic: topic::DEFAULT_TOPIC,
+            default_topic_queue_nums: i32::from(QUEUES),
+            queue_id: i32::from(to.queue),
+            born_timestamp: self.born_ms,
+            properties: Some(properties),
+            broker_name: Some(&to.broker),
+            ..SendRequest::default()
+        }
     }
 
     fn acked(&self, node: NodeNumber, to: &Queue, calls: &[u64], answer: &RemotingCommand) {
@@ -226,9 +229,7 @@ impl Client {
                 message_id,
                 node: self.acked_by(node),
             };
-            self.around
-                .history
-                .ok(&self.name, *call, Answer::Sent(sent));
+            self.done(*call, Answer::Sent(sent));
         }
     }
 }

@@ -41,9 +41,9 @@ async fn put(client: &mut Client, key: &str, value: &str) {
         register: key.to_string(),
         value: value.to_string(),
     };
-    let call = client.around.history.invoke(&client.name, what);
+    let call = client.invoke(what);
     if client.ask(call, node, asked, LIMIT).await.is_some() {
-        client.around.history.ok(&client.name, call, Answer::Done);
+        client.done(call, Answer::Done);
     }
 }
 
@@ -57,7 +57,7 @@ async fn get(client: &mut Client, key: &str) {
     let what = Request::Get {
         register: key.to_string(),
     };
-    let call = client.around.history.invoke(&client.name, what);
+    let call = client.invoke(what);
     let value = match client.call(node, asked, LIMIT).await {
         Ok(answer) if answer.response_code() == ResponseCode::SUCCESS => {
             let header = KvResponse::parse(&answer.fields);
@@ -74,5 +74,5 @@ async fn get(client: &mut Client, key: &str) {
         Err(lost) => return client.lost(call, lost).await,
     };
     let answer = Answer::Value(value);
-    client.around.history.ok(&client.name, call, answer);
+    client.done(call, answer);
 }

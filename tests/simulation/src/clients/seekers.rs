@@ -62,7 +62,7 @@ async fn look(client: &mut Client, id: u64, topic: &str) {
         fields.set(UNIQUE_KEY_QUERY, "true");
     });
     let lookup = Request::Lookup { id };
-    let call = client.around.history.invoke(&client.name, lookup);
+    let call = client.invoke(lookup);
     let found = match client.call(node, asked, LIMIT).await {
         Ok(answer) if answer.response_code() == ResponseCode::SUCCESS => {
             let found = Message::decode_all(answer.body.clone());
@@ -80,5 +80,5 @@ async fn look(client: &mut Client, id: u64, topic: &str) {
         message: seen(message),
     });
     let answer = Answer::Found(found.collect());
-    client.around.history.ok(&client.name, call, answer);
+    client.done(call, answer);
 }
