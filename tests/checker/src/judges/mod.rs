@@ -73,9 +73,15 @@ pub(crate) fn all(bounds: &Bounds) -> Vec<Box<dyn Judge>> {
     ]
 }
 
-/// Whether a topic holds copies of messages that a consumer group has had before.
+/// The consumer group that has had the messages before of which a topic holds copies, and whether these are
+/// dead letters; `None` for any other topic.
+fn copies_for(topic: &str) -> Option<(&str, bool)> {
+    let retry = topic.strip_prefix("%RETRY%").map(|group| (group, false));
+    retry.or_else(|| topic.strip_prefix("%DLQ%").map(|group| (group, true)))
+}
+
 fn holds_copies(topic: &str) -> bool {
-    topic.starts_with("%RETRY%") || topic.starts_with("%DLQ%")
+    copies_for(topic).is_some()
 }
 
 /// Shows every message that an answer contains, with its queue.

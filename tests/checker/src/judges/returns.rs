@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::clocks::Clocks;
-use super::{Judge, each_read};
+use super::{Judge, copies_for, each_read};
 use crate::checker::{Bounds, Call, Invariant, Moment, Outcome, Report, Step};
 use crate::event::{Answer, Message, Queue, Request};
 
@@ -87,9 +87,7 @@ impl Returns {
 
     /// The group whose copies a topic holds, and whether they are dead.
     fn group_of<'a>(&self, topic: &'a str) -> Option<(&'a str, bool)> {
-        let retry = topic.strip_prefix("%RETRY%").map(|group| (group, false));
-        let found = retry.or_else(|| topic.strip_prefix("%DLQ%").map(|group| (group, true)));
-        found.filter(|(group, _)| self.groups.contains(*group))
+        copies_for(topic).filter(|(group, _)| self.groups.contains(*group))
     }
 
     fn seen(&mut self, queue: &Queue, message: &Message, number: u64, report: &mut Report) {

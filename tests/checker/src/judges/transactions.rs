@@ -122,9 +122,7 @@ impl Transactions {
             }
         }
     }
-}
 
-impl Transactions {
     /// A producer was asked.
     fn asked(&mut self, id: u64, moment: Moment, report: &mut Report) {
         let Some(half) = self.halves.get_mut(&id) else {
@@ -135,9 +133,8 @@ impl Transactions {
         report.judged(Invariant::I9);
         half.asked = Some(moment);
         // A question may have been under way for a while.
-        let (since, patience_ns) = (half.ended, 2 * self.late_ns);
-        if let Some((_, ended)) = since
-            && ended.at.saturating_add(patience_ns) < moment.at
+        if let Some((_, ended)) = half.ended
+            && ended.at.saturating_add(2 * self.late_ns) < moment.at
         {
             let text = format!("a producer is asked about message {id}, which has ended");
             report.broken(Invariant::I9, &[ended.number, moment.number], text);
