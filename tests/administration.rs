@@ -16,15 +16,16 @@ use gantry_protocol::bodies::{
 };
 use gantry_protocol::headers::{
     BrokerWritePermRequest, CloneOffsetsRequest, ConsumeDirectlyRequest, CounterRequest,
-    CreateTopicRequest, ForbiddenRequest, GroupOffsetsRequest, GroupTopicRequest, PullResponse,
-    PushReplyRequest, QueryConsumeQueueRequest, QueryConsumerOffsetRequest, QueryMessageRequest,
-    ResetOffsetRequest, RunningInfoRequest, SendRequest, SendResponse, UpdateConsumerOffsetRequest,
+    ForbiddenRequest, GroupOffsetsRequest, GroupTopicRequest, PullResponse, PushReplyRequest,
+    QueryConsumeQueueRequest, QueryConsumerOffsetRequest, QueryMessageRequest, ResetOffsetRequest,
+    RunningInfoRequest, SendRequest, SendResponse, UpdateConsumerOffsetRequest,
 };
 use gantry_protocol::message::Message;
 use gantry_protocol::{Language, RemotingCommand, RequestCode, ResponseCode};
 
 use member::{Member, pull, request};
 use support::cluster::Cluster;
+use support::messages::create_topic;
 
 const TOPIC: &str = "Orders";
 const GROUP: &str = "Billing";
@@ -718,26 +719,12 @@ async fn replicas_are_shown_and_what_has_no_meaning_says_so() {
     cluster.stop();
 }
 
-fn topic(queues: i32, attributes: &str) -> RemotingCommand {
-    let header = CreateTopicRequest {
-        topic: TOPIC,
-        default_topic: "TBW102",
-        read_queue_nums: queues,
-        write_queue_nums: queues,
-        perm: 6,
-        topic_filter_type: "SINGLE_TAG",
-        attributes: Some(attributes),
-        ..CreateTopicRequest::default()
-    };
-    let code = RequestCode::UPDATE_AND_CREATE_TOPIC;
-    request(code, |fields| header.write(fields))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_takes_its_own_kind_of_messages_and_grows_in_place() {
     let cluster = Cluster::start_led_by_the_first().await;
     let mut tool = Member::connect(cluster.group_address(3), Language::Java, |_| None).await;
-    tool.ask_well(topic(1, "+message.type=NORMAL")).await;
+    tool.ask_well(create_topic(TOPIC, 1, "+message.type=NORMAL"))
+        .await;
     fill(&mut tool, 3).await;
     let fifo = "__SHARDINGKEY\u{1}k\u{2}";
     let refused = tool
@@ -750,7 +737,7 @@ async fn a_topic_takes_its_own_kind_of_messages_and_grows_in_place() {
         "{remark}"
     );
     for wrong in ["+message.type=ODD", "+reserve.time=5", "odd"] {
-        let refused = tool.ask(topic(1, wrong)).await;
+        let refused = tool.ask(create_topic(TOPIC, 1, wrong)).await;
         assert_eq!(
             refused.response_code(),
             ResponseCode::SYSTEM_ERROR,
@@ -764,7 +751,7 @@ async fn a_topic_takes_its_own_kind_of_messages_and_grows_in_place() {
         messages.iter().map(text).collect()
     };
     let before = bodies(tool.ask_well(pull(GROUP, TOPIC, 0)).await);
-    tool.ask_well(topic(4, "-message.type")).await;
+    tool.ask_well(create_topic(TOPIC, 4, "-message.type")).await;
     let mut sent = send(RequestCode::SEND_MESSAGE_V2, TOPIC, "new", fifo);
     sent.fields.set("e", "3");
     tool.ask_well(sent).await;

@@ -8,13 +8,13 @@ mod support;
 use std::time::Duration;
 
 use gantry_protocol::bodies::{TopicRoute, perm};
-use gantry_protocol::headers::{CreateTopicRequest, RouteRequest, SendRequest, SendResponse};
+use gantry_protocol::headers::{RouteRequest, SendRequest, SendResponse};
 use gantry_protocol::recall::RecallHandle;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::{Instant, sleep};
 
 use support::cluster::Cluster;
-use support::messages::{arrived, bodies, now_ms, pull_all, send, send_with, sent};
+use support::messages::{arrived, bodies, create_topic, now_ms, pull_all, send, send_with, sent};
 use support::{Connection, OneNode};
 
 /// Where the sender of a message is told that it is.
@@ -23,22 +23,6 @@ struct Told {
     queue: i32,
     offset: i64,
     id: String,
-}
-
-fn create(topic: &str, queues: i32, attributes: &str) -> RemotingCommand {
-    let header = CreateTopicRequest {
-        topic,
-        default_topic: "TBW102",
-        read_queue_nums: queues,
-        write_queue_nums: queues,
-        perm: 6,
-        topic_filter_type: "SINGLE_TAG",
-        attributes: Some(attributes),
-        ..CreateTopicRequest::default()
-    };
-    let mut request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_TOPIC, 0);
-    header.write(&mut request.fields);
-    request
 }
 
 /// Sends a message with a unique key that must be taken.
@@ -76,7 +60,7 @@ async fn told_at_last(client: &mut Connection, topic: &str, key: &str, body: &st
 async fn a_copy_gets_the_place_of_the_first_and_another_body_one_of_its_own() {
     let node = OneNode::start().await;
     let mut client = node.connect().await;
-    sent(&mut client, create("T", 2, "+idempotent.window=10m")).await;
+    sent(&mut client, create_topic("T", 2, "+idempotent.window=10m")).await;
     let first = told(&mut client, "T", "K", "body").await;
     let other_queue = SendRequest {
         queue_id: 1,
@@ -98,7 +82,9 @@ async fn a_copy_gets_the_place_of_the_first_and_another_body_one_of_its_own() {
     }
     let kept = bodies(&pull_all(&mut client, "T").await);
     assert_eq!(kept, ["body", "other", "no key", "no key"]);
-    let refused = client.ask(create("T", 2, "+idempotent.window=true")).await;
+    let refused = client
+        .ask(create_topic("T", 2, "+idempotent.window=true"))
+        .await;
     assert_eq!(refused.response_code(), ResponseCode::INVALID_PARAMETER);
     let node = node.restart().await;
     let mut client = node.connect().await;
@@ -111,7 +97,7 @@ async fn a_copy_gets_the_place_of_the_first_and_another_body_one_of_its_own() {
 async fn when_the_window_is_over_a_message_is_a_new_one() {
     let node = OneNode::start().await;
     let mut client = node.connect().await;
-    sent(&mut client, create("T", 1, "+idempotent.window=1s")).await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=1s")).await;
     let first = told(&mut client, "T", "K", "body").await;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -133,7 +119,7 @@ async fn when_the_window_is_over_a_message_is_a_new_one() {
 async fn a_message_that_waits_is_kept_once_until_it_is_recalled() {
     let node = OneNode::start().await;
     let mut client = node.connect().await;
-    sent(&mut client, create("T", 1, "+idempotent.window=10m")).await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=10m")).await;
     let soon = [("UNIQ_KEY", "soon"), ("TIMER_DELAY_MS", "1200")];
     let first = told_of(sent(&mut client, send("T", "soon", &soon)).await);
     let far = [("UNIQ_KEY", "far"), ("TIMER_DELAY_SEC", "3600")];
@@ -168,7 +154,7 @@ async fn a_message_that_waits_is_kept_once_until_it_is_recalled() {
 async fn copies_that_are_sent_at_the_same_time_become_one() {
     let cluster = Cluster::start("").await;
     let mut client = cluster.connect(1).await;
-    sent(&mut client, create("T", 1, "+idempotent.window=10m")).await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=10m")).await;
     let mut sending = Vec::new();
     for number in 0..24 {
         let mut client = cluster.connect(number % 3 + 1).await;
@@ -195,7 +181,7 @@ async fn copies_that_are_sent_at_the_same_time_become_one() {
 async fn copies_are_known_after_a_killed_leader_and_a_restart_of_all() {
     let mut cluster = Cluster::start("").await;
     let mut client = cluster.connect(1).await;
-    sent(&mut client, create("T", 1, "+idempotent.window=10m")).await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=10m")).await;
     let mut first = Vec::new();
     for number in 0..20 {
         let key = format!("k{number}");
@@ -254,7 +240,11 @@ async fn a_copy_that_is_sent_to_another_group_is_known_there() {
     for topic in ["T0", "T1", "T2", "T3", "T4", "T5", "T6", "T7"] {
         for group in 0..2 {
             let mut client = cluster.connect_to(1, group).await;
-            sent(&mut client, create(topic, 1, "+idempotent.window=10m")).await;
+            sent(
+                &mut client,
+                create_topic(topic, 1, "+idempotent.window=10m"),
+            )
+            .await;
         }
         let writable = writable_groups(&cluster, topic).await;
         assert_eq!(writable.len(), 1, "{topic}: {writable:?}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gantry_protocol::headers::{PullRequest, SendRequest, pull_flags};
+use gantry_protocol::headers::{CreateTopicRequest, PullRequest, SendRequest, pull_flags};
 use gantry_protocol::message::Message;
 use gantry_protocol::properties::Builder;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
@@ -14,6 +14,23 @@ use super::Connection;
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     since.as_millis() as u64
+}
+
+/// Creates a topic with these attributes, in the form of RocketMQ's tools, or changes it.
+pub fn create_topic(topic: &str, queues: i32, attributes: &str) -> RemotingCommand {
+    let header = CreateTopicRequest {
+        topic,
+        default_topic: "TBW102",
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm: 6,
+        topic_filter_type: "SINGLE_TAG",
+        attributes: Some(attributes),
+        ..CreateTopicRequest::default()
+    };
+    let mut request = RemotingCommand::request(RequestCode::UPDATE_AND_CREATE_TOPIC, 0);
+    header.write(&mut request.fields);
+    request
 }
 
 /// A send to queue 0 of a topic with one queue.
