@@ -1,6 +1,6 @@
 //! What waits in a broker group, as this replica has applied it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_protocol::topic as names;
 use gantry_storage::QueueKey;
@@ -13,7 +13,7 @@ struct Held {
     consumer_group: String,
     in_flight: usize,
     /// Queues of its retry topics, and from where on it has not read them; none: it never did.
-    retries: Vec<(QueueKey, Option<u64>)>,
+    retries: BTreeMap<QueueKey, Option<u64>>,
     dead_letters: Vec<QueueKey>,
 }
 
@@ -85,7 +85,7 @@ fn held(group: &Group) -> Vec<Held> {
     let consumers = consumers.into_iter().map(|name| {
         let name = name.as_str();
         let own = names::retry_topic(name);
-        let mut retries: Vec<(QueueKey, Option<u64>)> =
+        let mut retries: BTreeMap<QueueKey, Option<u64>> =
             queues(&own).into_iter().map(|key| (key, None)).collect();
         for (topic, queue, offset) in tables.offsets_of(name) {
             let is_retry = names::group_of_retry_topic(topic).is_some();
@@ -96,8 +96,7 @@ fn held(group: &Group) -> Vec<Held> {
                 topic_id: found.id,
                 queue,
             };
-            retries.retain(|(known, _)| *known != key);
-            retries.push((key, Some(offset.get())));
+            retries.insert(key, Some(offset.get()));
         }
         Held {
             in_flight: tables.leases().held_by(name),

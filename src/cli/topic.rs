@@ -107,9 +107,8 @@ pub(super) async fn run(command: TopicCommand) -> Outcome {
 async fn create(args: CreateArgs) -> Outcome {
     topic::check_topic(&args.topic).map_err(|error| Failure::usage(error.to_string()))?;
     let client = args.cluster.client()?;
-    let attributes = args.idempotent.as_deref().unwrap_or_default();
     let header = CreateTopicRequest {
-        attributes: (!attributes.is_empty()).then_some(attributes),
+        attributes: args.idempotent.as_deref(),
         topic: &args.topic,
         default_topic: DEFAULT_TOPIC,
         read_queue_nums: args.queues,
