@@ -37,7 +37,7 @@ impl Store {
         } else {
             self.write_pending(Due::Ripe)?;
         }
-        self.mend_queues();
+        self.mend_queues(&maintenance);
         self.remove_deleted_topics()?;
         Ok(rolled)
     }

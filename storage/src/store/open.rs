@@ -59,7 +59,7 @@ pub(super) fn open(
 impl Store {
     /// Finds the newest state whose index files are complete.
     fn load(&mut self) -> Result<(), StoreError> {
-        let start = self.start_image()?;
+        let start = self.start_image(&self.maintenance())?;
         let first = start.applied.map(|(index, _)| index);
         self.maintenance().boundary = first;
         for image in self.newer_images(first)? {
@@ -75,12 +75,15 @@ impl Store {
 
     /// The state at the start of the log. A later one will not do: what was stored between the two would be
     /// in no queue.
-    fn start_image(&self) -> Result<Image<'static>, StoreError> {
+    pub(super) fn start_image(
+        &self,
+        maintenance: &Maintenance,
+    ) -> Result<Image<'static>, StoreError> {
         let Some((purged, _)) = self.log.bounds().purged else {
             return Ok(Image::default());
         };
-        if self.listed(purged)?.first() == Some(&purged)
-            && let Some(image) = self.checkpoint_image(purged)?
+        if self.listed(maintenance, purged)?.first() == Some(&purged)
+            && let Some(image) = self.checkpoint_image(maintenance, purged)?
         {
             return Ok(image);
         }
@@ -95,20 +98,23 @@ impl Store {
         let mut images = Vec::new();
         let maintenance = self.maintenance();
         let copied = maintenance.copy.as_ref().and_then(TableCopy::load);
-        drop(maintenance);
         images.extend(copied.filter(|image| self.is_of_this_log(image)));
-        for index in self.listed(first.unwrap_or_default())? {
-            images.extend(self.checkpoint_image(index)?);
+        for index in self.listed(&maintenance, first.unwrap_or_default())? {
+            images.extend(self.checkpoint_image(&maintenance, index)?);
         }
+        drop(maintenance);
         images.retain(|image| image.applied.map(|(index, _)| index) > first);
         images.sort_by_key(|image| std::cmp::Reverse(image.applied));
         Ok(images)
     }
 
     /// Checkpoints from `from` on, ascending.
-    fn listed(&self, from: LogIndex) -> Result<Vec<LogIndex>, StoreError> {
-        let listed = self
-            .maintenance()
+    pub(super) fn listed(
+        &self,
+        maintenance: &Maintenance,
+        from: LogIndex,
+    ) -> Result<Vec<LogIndex>, StoreError> {
+        let listed = maintenance
             .checkpoints
             .list()
             .map_err(self.io("list checkpoints"))?;
@@ -116,8 +122,11 @@ impl Store {
     }
 
     /// A checkpoint, if it is whole and belongs to the log.
-    fn checkpoint_image(&self, index: LogIndex) -> Result<Option<Image<'static>>, StoreError> {
-        let maintenance = self.maintenance();
+    pub(super) fn checkpoint_image(
+        &self,
+        maintenance: &Maintenance,
+        index: LogIndex,
+    ) -> Result<Option<Image<'static>>, StoreError> {
         let bytes = maintenance
             .checkpoints
             .read(index)

@@ -217,20 +217,7 @@ fn a_damaged_queue_is_mended_without_what_was_dropped() {
     let bodies = rig.bodies(key);
     assert_eq!(bodies.len(), 20);
     rig.store.save_copy().unwrap();
-    let queue = dir
-        .path()
-        .join(format!("state/consume_queue/{}-0", topics.real));
-    let file = std::fs::read_dir(queue)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    let mut units = std::fs::read(&file).unwrap();
-    for byte in &mut units[3 * 24..11 * 24] {
-        *byte ^= 0xff;
-    }
-    std::fs::write(&file, units).unwrap();
+    rig.damage_queue(key, 3..11);
     assert!(rig.try_read(key, 5, 1).is_err(), "the damage is noticed");
     rig.store.flush_indexes().unwrap();
     assert_eq!(rig.bodies(key), bodies);

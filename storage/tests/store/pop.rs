@@ -88,3 +88,44 @@ fn a_lease_is_replaced_once_also_after_a_restart() {
     let again = QueueKey { queue: 1, ..key };
     assert_eq!(rig.store.queue_bounds(again).unwrap().next.get(), 2);
 }
+
+/// Which of the messages that take the place of leases were stored is known only from all that came before.
+#[test]
+fn a_damaged_retry_queue_is_mended_without_what_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path());
+    let topic = rig.topic("T", 2);
+    let key = QueueKey {
+        topic_id: topic,
+        queue: 0,
+    };
+    let again = QueueKey { queue: 1, ..key };
+    for number in 0..40u8 {
+        // Some segments are filled, so that there are checkpoints in between.
+        rig.send(("T", topic), 0, &[number; 6_000], b"");
+        let offset = u64::from(number);
+        let before = (number > 0).then_some(offset);
+        let pop_ms = pop(&mut rig, key, before, &[offset]);
+        let name = LeaseName {
+            key,
+            offset: QueueOffset::new(offset),
+            pop_ms,
+        };
+        rig.now_ms += 2_000;
+        let names = vec![name; 1 + usize::from(number % 3)];
+        redeliver(&mut rig, topic, &names);
+    }
+    rig.store.save_copy().unwrap();
+    let digest = rig.store.digest();
+    // Nothing is in memory any more.
+    let rig = rig.reopen_after(|_| {});
+    let bodies = rig.bodies(again);
+    assert_eq!(bodies.len(), 40);
+    for (first, end) in [(0, 1), (3, 30), (38, 40)] {
+        rig.damage_queue(again, first..end);
+        assert!(rig.try_read(again, first as u64, 1).is_err(), "{first}");
+        rig.store.flush_indexes().unwrap();
+        assert_eq!(rig.bodies(again), bodies, "{first}");
+    }
+    assert_eq!(rig.store.digest(), digest);
+}

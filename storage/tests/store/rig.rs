@@ -1,6 +1,7 @@
 //! A log and a store in a directory, as a broker group of one would drive them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -109,6 +110,18 @@ impl Rig {
         drop(self);
         meanwhile(&dir);
         Self::open_with(&dir, copied)
+    }
+
+    /// Flips all bits of some units in the file of a queue.
+    pub fn damage_queue(&self, key: QueueKey, units: Range<usize>) {
+        let queue = format!("state/consume_queue/{}-{}", key.topic_id, key.queue);
+        let mut files = std::fs::read_dir(self.dir.join(queue)).unwrap();
+        let file = files.next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&file).unwrap();
+        for byte in &mut bytes[units.start * 24..units.end * 24] {
+            *byte ^= 0xff;
+        }
+        std::fs::write(&file, bytes).unwrap();
     }
 
     pub fn next_index(&self) -> LogIndex {

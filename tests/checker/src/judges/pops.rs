@@ -2,7 +2,8 @@
 //! with one more attempt counted; in order where that was asked for (I11).
 //!
 //! Who consumes in order goes on at the first message that is not done with, and gets all behind it again,
-//! acked or not; messages that retention removed do not come.
+//! acked or not; messages that retention removed do not come. How often is counted surely only for that first
+//! one: a batch that is smaller than the one before forgets it for what it leaves out.
 //!
 //! A message that is not acked in time comes again in the retry topic of its group, so it is known by its id,
 //! unless it was sent more than once. What an ack that may have come too late has done is not known.
@@ -32,6 +33,8 @@ struct Delivery {
     /// Clock time before which it cannot be visible again.
     hidden_until: u64,
     attempt: u32,
+    /// It was given behind another one: a smaller batch in between forgets how often.
+    is_behind: bool,
     /// Somebody asked for an ack of it, whatever came of it.
     is_given_up: bool,
     /// A renewal is under way or of unknown outcome: an ack may be of no effect.
@@ -202,6 +205,7 @@ impl Pops {
             ended: moment.number,
             hidden_until: hidden_until(call),
             attempt: one.attempt,
+            is_behind,
             is_given_up: false,
             is_doubtful: false,
             acked: None,
@@ -235,7 +239,8 @@ impl Pops {
         if skewed_at < hidden_until && !is_over && self.clocks.hold_since(before.begun) {
             complain(before.ended, "while it is invisible");
         }
-        if follows && delivery.attempt <= before.attempt {
+        let is_counted = !is_behind && !before.is_behind;
+        if follows && is_counted && delivery.attempt <= before.attempt {
             complain(before.ended, "without counting the attempt");
         }
         if follows || delivery.begun_at > before.begun_at {

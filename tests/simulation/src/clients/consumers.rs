@@ -298,12 +298,18 @@ pub(super) async fn rewind(mut client: Client) {
     }
 }
 
-/// Whether the last message of a queue can be read.
+/// Whether the last message of a queue can be read, on a node that may hear of it a moment later.
 pub(super) async fn read_back(client: &mut Client, of: &Queue) -> bool {
     let Some(end) = client.max_offset(of).await.filter(|end| *end > 0) else {
         return false;
     };
     let node = client.node();
-    let pulled = client.pull(node, of, end - 1).await;
-    pulled.is_some_and(|pulled| pulled.count > 0)
+    for _ in 0..100 {
+        let pulled = client.pull(node, of, end - 1).await;
+        if pulled.is_some_and(|pulled| pulled.count > 0) {
+            return true;
+        }
+        client.think().await;
+    }
+    false
 }
