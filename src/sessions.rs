@@ -48,6 +48,12 @@ const SCAN: Duration = Duration::from_secs(5);
 /// when a second one reaches it while it works on the first.
 const NOTICE_GAP: Duration = Duration::from_millis(500);
 
+/// Members are told of a change this long after it: whichever node they ask then has heard of it, too.
+const NOTICE_DELAY: Duration = Duration::from_millis(100);
+
+/// How long a client that asks for the members of its group waits for its own heartbeat to come to this node.
+const ASKER_WAIT: Duration = Duration::from_millis(300);
+
 /// After this time a node that has just started speaks for the cluster even if it has not heard from
 /// every other node.
 const LEARNING: Duration = Duration::from_secs(1);
@@ -129,6 +135,19 @@ impl Sessions {
         let registry = self.lock();
         self.knows_all(&registry, Instant::now())
             .then(|| registry.members(group))
+    }
+
+    /// Waits until the client of a connection has said here that it is a member of a group, or for a moment.
+    ///
+    /// A client tells one node after the other when it starts, and the first one's notice makes it ask any of
+    /// them. A list without itself, or an error, would leave it without queues until it asks again: 20 s.
+    pub async fn until_member(&self, channel: &Channel, group: &str) {
+        let mut changes = self.to_send.subscribe();
+        let heard = async {
+            while !self.lock().is_member(channel.id, group) && changes.changed().await.is_ok() {}
+        };
+        // Who sends heartbeats to other nodes only is answered all the same.
+        drop(timeout(ASKER_WAIT, heard).await);
     }
 
     /// What a consumer group subscribed to in a topic.
@@ -221,7 +240,7 @@ impl Sessions {
         let mut scan = interval(SCAN);
         loop {
             tokio::select! {
-                () = self.to_notify.notified() => {}
+                () = self.to_notify.notified() => sleep(NOTICE_DELAY).await,
                 _ = scan.tick() => self.expire(),
             }
             if self.notify_members(|group| wants_notice(&groups, group)) {
@@ -454,6 +473,23 @@ mod tests {
         let mut unknown_kind = body.to_vec();
         unknown_kind[16] = 9;
         assert!(sessions.merge(2, &unknown_kind).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_too_early_is_answered_when_its_heartbeat_has_come() {
+        let sessions = Sessions::new(1);
+        let (member, stranger) = (channel(1), channel(2));
+        let (began, moment) = (Instant::now(), Duration::from_millis(50));
+        let hearing = async {
+            sleep(moment).await;
+            sessions.heartbeat(&member, (Language::Java, 479), consumer("a", "t"));
+        };
+        tokio::join!(sessions.until_member(&member, "g"), hearing);
+        assert_eq!(began.elapsed(), moment);
+        sessions.until_member(&member, "g").await;
+        assert_eq!(began.elapsed(), moment, "it is known");
+        sessions.until_member(&stranger, "g").await;
+        assert_eq!(began.elapsed(), moment + ASKER_WAIT);
     }
 
     #[test]

@@ -505,6 +505,15 @@ async fn what_goes_in_and_out_is_counted_once_over_all_nodes() {
     let rate: f64 = table["putTps"].split(' ').next().unwrap().parse().unwrap();
     assert!(rate > 0.0, "{table:?}");
     assert!(table["putLatency99"].parse::<f64>().unwrap() > 0.0);
+    // What RocketMQ 4 and its dashboard read.
+    assert_eq!(table["getTransferedTps"], table["getTransferredTps"]);
+    let earliest: u64 = table["earliestMessageTimeStamp"].parse().unwrap();
+    assert!(earliest > 1_700_000_000_000);
+    let asked = request(RequestCode::GET_BROKER_CONFIG, |_| {});
+    let settings = leader.ask_well(asked).await.body;
+    let settings = std::str::from_utf8(&settings).unwrap();
+    let levels = "messageDelayLevel=1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+    assert!(settings.lines().any(|line| line == levels), "{settings}");
 
     let asked = request(RequestCode::GET_ALL_PRODUCER_INFO, |_| {});
     let all = AllProducers::decode(&tool.ask_well(asked).await.body).unwrap();

@@ -42,11 +42,12 @@ pub async fn heartbeat(broker: &Broker, request: &Request) -> Handled {
         keep_known_groups(broker, &mut heartbeat);
     }
     let client = (request.command.language, request.command.version);
-    let subscription_changed = broker.sessions.heartbeat(channel, client, heartbeat);
     if broker.config.broker.auto_create_group {
         let deadline = Instant::now() + CREATE_WAIT;
         catalog::auto_create_groups(&broker.groups, &groups, deadline).await;
     }
+    // Members that hear of each other look for the retry topic at once, so it must be there.
+    let subscription_changed = broker.sessions.heartbeat(channel, client, heartbeat);
     let mut response = RemotingCommand::success_to(&request.command);
     let header = HeartbeatResponse {
         supports_v2: Some(true),
@@ -100,9 +101,12 @@ pub fn unregister(sessions: &Sessions, request: &Request) -> Handled {
 
 /// 38: the members of a consumer group. An error makes the client keep the queues it has, so that is
 /// what a node says that does not know all members yet.
-pub fn members(sessions: &Sessions, request: &Request) -> Handled {
+pub async fn members(sessions: &Sessions, request: &Request) -> Handled {
     let header = ConsumerListRequest::parse(&request.command.fields)?;
     let group = header.consumer_group;
+    if let Some(channel) = request.channel() {
+        sessions.until_member(channel, group).await;
+    }
     let refused = |reason: String| Failure::code(ResponseCode::SYSTEM_ERROR, reason);
     let Some(members) = sessions.members(group) else {
         let reason = format!("the members of group {group} are not all known yet, ask again");

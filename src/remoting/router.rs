@@ -103,7 +103,7 @@ async fn handle(broker: &Arc<Broker>, group: &Arc<Group>, request: &Request) -> 
             pull::handle(broker, group, request).await
         }
         RequestCode::UNREGISTER_CLIENT => heartbeat::unregister(sessions, request),
-        RequestCode::GET_CONSUMER_LIST_BY_GROUP => heartbeat::members(sessions, request),
+        RequestCode::GET_CONSUMER_LIST_BY_GROUP => heartbeat::members(sessions, request).await,
         RequestCode::CHECK_CLIENT_CONFIG => heartbeat::check_subscription(&broker.filters, request),
         RequestCode::GET_ROUTEINFO_BY_TOPIC => routing::route(routes, request).await,
         RequestCode::GET_BROKER_CLUSTER_INFO => routing::cluster(routes, request),

@@ -303,6 +303,13 @@ impl Registry {
         channels.into_values().cloned().collect()
     }
 
+    /// Whether a client on this connection is a member of a consumer group.
+    pub(super) fn is_member(&self, channel_id: u64, group: &str) -> bool {
+        let of_connection = self.local.range((channel_id, String::new())..);
+        let mut clients = of_connection.take_while(|((channel, _), _)| *channel == channel_id);
+        clients.any(|(_, local)| local.client.consumes_for(group))
+    }
+
     pub(super) fn members(&self, group: &str) -> Vec<String> {
         self.views
             .get(group)

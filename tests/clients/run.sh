@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Stock-client tests. Installs what it needs into tests/clients/.venv and tests/clients/rust/target.
 #
-#   tests/clients/run.sh                  all tests: the C++ client, then the Rust client
+#   tests/clients/run.sh                  the C++ client, then the Rust client
 #   tests/clients/run.sh cpp [PYTEST..]   only the C++ client, with arguments for pytest
 #   tests/clients/run.sh rust [TEST..]    only the Rust client, with arguments for the test program
+#   tests/clients/run.sh java [PART..]    only the Java client, with names of parts (needs a JDK and Maven)
 #   tests/clients/run.sh failover [..]    the failover measurement (see failover.py --help)
 #
 # GANTRY_BIN names the broker; without it, this builds target/debug/gantry first.
@@ -56,6 +57,21 @@ rust_tests() {
         cargo test --quiet --manifest-path "$here/rust/Cargo.toml" --no-fail-fast -- --test-threads 4 "$@"
 }
 
+java_class_path() {
+    local class_path=$venv/java-class-path
+    if [[ ! -s $class_path ]]; then
+        mvn --quiet --file "$here/java/pom.xml" dependency:build-classpath -Dmdep.outputFile="$class_path"
+    fi
+    cat "$class_path"
+}
+
+java_tests() {
+    local class_path
+    class_path=${ROCKETMQ_CLASSPATH:-$(java_class_path)}
+    "$venv/bin/python" "$here/cluster.py" -- bash -c \
+        'java -cp "$0" "$1" "$GANTRY_NAMESRV" "${@:2}"' "$class_path" "$here/java/StockClient.java" "$@"
+}
+
 what=${1:-all}
 shift || true
 prepare_python
@@ -67,12 +83,13 @@ case $what in
         ;;
     cpp) cpp_tests "$@" ;;
     rust) rust_tests "$@" ;;
+    java) java_tests "$@" ;;
     failover)
         prepare_rust
         (cd "$here" && exec "$venv/bin/python" failover.py "$@")
         ;;
     *)
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
         exit 2
         ;;
 esac

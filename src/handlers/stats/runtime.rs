@@ -25,9 +25,11 @@ use crate::remoting::Request;
 /// What tools read as the version, beside our own.
 const PROTOCOL_VERSION: &str = "V5_3_3";
 
-/// Keys whose value is three rates, and what of it is counted.
-const RATES: [(&str, &[Way]); 5] = [
+/// Keys whose value is three rates, and what of it is counted. RocketMQ 4 writes one of them with one r; its
+/// `clusterList` and dashboard stop without it.
+const RATES: [(&str, &[Way]); 6] = [
     ("putTps", &[Way::In]),
+    ("getTransferedTps", &[Way::Out]),
     ("getTransferredTps", &[Way::Out]),
     ("getFoundTps", &[Way::Found]),
     ("getMissTps", &[Way::Missed]),
@@ -195,19 +197,27 @@ fn quantile_bound(histogram: &Histogram, quantile: f64) -> f64 {
     greatest
 }
 
-/// When the first record that is still in the log was stored; 0 if there is none.
+/// When the first record that is still in the log and has a time was stored; 0 if there is none. Those before
+/// the first batch have none.
 fn earliest_ms(log: &CommitLog) -> Result<u64, ReadError> {
+    const READ_BYTES: usize = 64 << 10;
     let bounds = log.bounds();
-    let first = bounds
-        .purged
-        .map_or(LogIndex::ZERO, |(purged, _)| purged.next());
-    let Some((last, _)) = bounds.last.filter(|(last, _)| *last >= first) else {
+    let purged = bounds.purged.map(|(purged, _)| purged.next());
+    let mut next = purged.unwrap_or(LogIndex::ZERO);
+    let Some((last, _)) = bounds.last else {
         return Ok(0);
     };
-    let records = log.read(first, last.next(), 1)?;
-    Ok(records
-        .first()
-        .map_or(0, |located| located.record.store_time_ms))
+    loop {
+        let records = log.read(next, last.next(), READ_BYTES)?;
+        let Some(behind) = records.last().map(|located| located.record.index.next()) else {
+            return Ok(0);
+        };
+        let mut times = records.iter().map(|located| located.record.store_time_ms);
+        if let Some(first) = times.find(|time_ms| *time_ms > 0) {
+            return Ok(first);
+        }
+        next = behind;
+    }
 }
 
 fn add_replica(table: &mut Table, group: &Group) {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use gantry_protocol::headers::BrokerConfigResponse;
-use gantry_protocol::{RemotingCommand, ResponseCode};
+use gantry_protocol::{RemotingCommand, ResponseCode, topic as names};
 use gantry_storage::FlushMode;
 
 use crate::config::Config;
@@ -96,5 +97,26 @@ fn settings(group: &Group, config: &Config) -> BTreeMap<&'static str, String> {
             config.log.segment_bytes.to_string(),
         ),
         ("maxMessageSize", (4 * 1024 * 1024).to_string()),
+        ("messageDelayLevel", level_names(&broker.delays.levels)),
+        ("msgTraceTopicName", names::TRACE_TOPIC.to_string()),
+        ("traceTopicEnable", true.to_string()),
+        ("traceOn", true.to_string()),
+        ("slaveReadEnable", true.to_string()),
+        ("filterServerNums", 0.to_string()),
+        ("useTLS", false.to_string()),
     ])
+}
+
+/// Delay levels as RocketMQ writes them: each in the largest unit that leaves no rest.
+fn level_names(levels: &[Duration]) -> String {
+    let name = |level: &Duration| {
+        let seconds = level.as_secs();
+        let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+        let whole = units
+            .into_iter()
+            .find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+        let (unit, letter) = whole.unwrap_or((1, 's'));
+        format!("{}{letter}", seconds / unit)
+    };
+    levels.iter().map(name).collect::<Vec<_>>().join(" ")
 }
