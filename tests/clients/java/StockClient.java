@@ -31,7 +31,6 @@ import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
-import org.apache.rocketmq.client.utils.MessageUtil;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageClientExt;
@@ -95,7 +94,6 @@ public final class StockClient {
         parts.put("transactions", this::transactions);
         parts.put("lite-pull", this::litePull);
         parts.put("queries", this::queries);
-        parts.put("request-reply", this::requestReply);
         parts.put("pop", () -> pop(false));
         parts.put("pop-orderly", () -> pop(true));
         return parts;
@@ -328,22 +326,6 @@ public final class StockClient {
         }
         MessageQueue queue = sent.getMessageQueue();
         check(producer.minOffset(queue) == 0 && producer.maxOffset(queue) == sent.getQueueOffset() + 1, "offsets");
-    }
-
-    private void requestReply() throws Exception {
-        String topic = topic(1);
-        listen(consumer(topic, "*"), message -> {
-            try {
-                byte[] text = ("re: " + body(message)).getBytes(StandardCharsets.UTF_8);
-                producer.send(MessageUtil.createReplyMessage(message, text));
-                return true;
-            } catch (Exception failure) {
-                System.out.println("reply: " + failure);
-                return false;
-            }
-        });
-        Message reply = producer.request(message(topic, "A", "hello"), PATIENCE_MS);
-        check(new String(reply.getBody(), StandardCharsets.UTF_8).equals("re: hello"), "the reply is another one");
     }
 
     private void pop(boolean inOrder) throws Exception {
