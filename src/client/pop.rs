@@ -107,7 +107,64 @@ fn times_in_order(message: &Message, retry: RetryKind, counts: &Parts<'_>) -> u3
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::BytesMut;
+    use gantry_protocol::ResponseCode;
+    use gantry_storage::message::NewMessage;
+
     use super::*;
+
+    fn stored(reconsume_times: i32, properties: &str, out: &mut BytesMut) {
+        let message = NewMessage {
+            topic: "T",
+            queue_id: 1,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: "1.2.3.4:5".parse().unwrap(),
+            reconsume_times,
+            prepared_offset: 0,
+            body: b"hello",
+            properties: properties.as_bytes(),
+        };
+        message.encode(out).unwrap();
+    }
+
+    #[test]
+    fn an_answer_gives_handles_or_parts_of_them() {
+        let mut body = BytesMut::new();
+        stored(0, "", &mut body);
+        stored(2, "POP_CK\u{1}7 50 60 0 1 a 0 9\u{2}", &mut body);
+        let header = PopResponse {
+            pop_time: 100,
+            invisible_time: 200,
+            revive_qid: 3,
+            start_offset_info: Some("0 1 0"),
+            order_count_info: Some("0 1 5"),
+            ..PopResponse::default()
+        };
+        let request = RemotingCommand::request(gantry_protocol::RequestCode::POP_MESSAGE, 0);
+        let mut answer = RemotingCommand::response_to(&request, ResponseCode::SUCCESS, "");
+        header.write(&mut answer.fields);
+        let answer = answer.with_body(body.freeze());
+        let mut asked = PopRequest {
+            consumer_group: "G",
+            topic: "T",
+            ..PopRequest::default()
+        };
+        let freely = Popped::of_answer(&asked, "a", &answer).unwrap();
+        let seen = freely.iter().map(|one| {
+            let handle = one.handle.to_string();
+            (one.topic.as_str(), handle, one.times)
+        });
+        let expected = [
+            ("T", "0 100 200 3 0 a 1 0".to_string(), 0),
+            ("%RETRY%G_T", "7 50 60 0 1 a 0 9".to_string(), 2),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        asked.order = Some(true);
+        let in_order = Popped::of_answer(&asked, "a", &answer).unwrap();
+        assert_eq!(in_order[0].times, 5);
+    }
 
     #[test]
     fn parts_are_found_by_their_first_two() {
