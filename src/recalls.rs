@@ -85,6 +85,13 @@ pub async fn cancel(
 mod tests {
     use super::*;
 
+    /// The second attempt would say that it was too late, although the first one counted.
+    #[test]
+    fn a_recall_of_unknown_outcome_is_not_written_again() {
+        let places = vec![PhysicalOffset::new(1)];
+        assert!(!Command::Unpark { places }.may_repeat());
+    }
+
     #[test]
     fn a_key_may_come_with_its_topic() {
         for named in ["KEY", "T+KEY", "TKEY"] {

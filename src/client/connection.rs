@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_BYTES: usize = 64 << 10;
 const UNSENT_REQUESTS_MAX: usize = 64;
 
+/// Where requests of the other side go; `None`: nobody takes them.
+pub(super) type Asked = Option<mpsc::Sender<RemotingCommand>>;
+
 /// A connection to one address. Dropping it closes it; what is under way then fails.
 pub(super) struct Connection {
     address: String,
@@ -31,7 +34,7 @@ struct Waiting(Mutex<Option<HashMap<i32, oneshot::Sender<RemotingCommand>>>>);
 
 impl Connection {
     /// Connects; a host name is resolved at each attempt.
-    pub(super) async fn open(address: &str) -> Result<Connection, ClientError> {
+    pub(super) async fn open(address: &str, asked: Asked) -> Result<Connection, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable {
             address: address.to_string(),
             reason,
@@ -48,7 +51,7 @@ impl Connection {
         let (reader, writer) = stream.into_split();
         let (outgoing, unsent) = mpsc::channel(UNSENT_REQUESTS_MAX);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
-        tokio::spawn(read_answers(reader, Arc::clone(&waiting)));
+        tokio::spawn(read_answers(reader, Arc::clone(&waiting), asked));
         tokio::spawn(write_requests(writer, unsent, Arc::clone(&waiting)));
         Ok(Connection {
             address: address.to_string(),
@@ -148,10 +151,10 @@ async fn write_requests(
     waiting.close();
 }
 
-async fn read_answers(mut reader: OwnedReadHalf, waiting: Arc<Waiting>) {
+async fn read_answers(mut reader: OwnedReadHalf, waiting: Arc<Waiting>, asked: Asked) {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     loop {
-        if let Err(reason) = deliver_answers(&mut buffer, &waiting) {
+        if let Err(reason) = deliver_answers(&mut buffer, &waiting, &asked) {
             tracing::warn!(reason, "closing a connection whose bytes make no sense");
             break;
         }
@@ -168,12 +171,15 @@ async fn read_answers(mut reader: OwnedReadHalf, waiting: Arc<Waiting>) {
     waiting.close();
 }
 
-/// Hands out every whole answer in the buffer. Requests of the other side are ignored: this client takes
-/// part in no group, so nobody has reason to ask it anything.
-fn deliver_answers(buffer: &mut BytesMut, waiting: &Waiting) -> Result<(), String> {
+/// Hands out every whole answer in the buffer, and what the other side asks. Who takes that and does not keep
+/// up misses some of it: brokers ask again.
+fn deliver_answers(buffer: &mut BytesMut, waiting: &Waiting, asked: &Asked) -> Result<(), String> {
     while let Some(frame) = frame::cut(buffer).map_err(|error| error.to_string())? {
         let command = RemotingCommand::decode(frame).map_err(|error| error.to_string())?;
         if !command.is_response() {
+            if let Some(Err(error)) = asked.as_ref().map(|asked| asked.try_send(command)) {
+                tracing::warn!(%error, "a request of a broker is dropped");
+            }
             continue;
         }
         // An answer that comes after its timeout finds nobody, and one may have gone away since.

@@ -9,6 +9,7 @@ mod connection;
 mod error;
 pub mod http;
 mod name_server;
+mod pop;
 mod producer;
 mod pull;
 pub mod status;
@@ -17,6 +18,7 @@ pub mod transfer;
 pub use admin::GroupProgress;
 pub use error::ClientError;
 pub use name_server::{BrokerGroup, Client};
+pub use pop::Popped;
 pub use producer::{Acked, Outgoing, Producer, SendFailure};
 pub use pull::{Pulled, QueueAt};
 

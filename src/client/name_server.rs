@@ -9,9 +9,10 @@ use gantry_protocol::bodies::{BrokerData, ClusterInfo, TopicList, TopicRoute};
 use gantry_protocol::headers::RouteRequest;
 use gantry_protocol::json::JsonError;
 use gantry_protocol::{Fields, RemotingCommand, RequestCode, ResponseCode};
+use tokio::sync::mpsc;
 
 use super::ClientError;
-use super::connection::Connection;
+use super::connection::{Asked, Connection};
 
 /// How long a request that changes or reads metadata may take; nodes hold requests for 2.2 s while a
 /// group has no leader.
@@ -23,6 +24,7 @@ pub struct Client {
     /// Position in `servers` of the one that answered last.
     good_server: AtomicUsize,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
+    asked: Asked,
 }
 
 /// A broker group as clients know it: a name, and an address for each broker id.
@@ -85,7 +87,19 @@ impl Client {
             servers,
             good_server: AtomicUsize::new(0),
             connections: Mutex::new(HashMap::new()),
+            asked: None,
         })
+    }
+
+    /// What brokers ask this client on connections that it opens from here on goes there: what became of a
+    /// transaction, for instance. They have reason to once it takes part in a group. What finds no room there
+    /// is dropped. Without this all of it is.
+    #[must_use]
+    pub fn listening(self, asked: mpsc::Sender<RemotingCommand>) -> Client {
+        Client {
+            asked: Some(asked),
+            ..self
+        }
     }
 
     /// Sends a request to one address and awaits its answer, whatever its code.
@@ -244,7 +258,7 @@ impl Client {
             return Ok(connection);
         }
         // Two callers may both connect; the later connection stays, the other lives as long as its caller.
-        let connection = Arc::new(Connection::open(address).await?);
+        let connection = Arc::new(Connection::open(address, self.asked.clone()).await?);
         self.lock_connections()
             .insert(address.to_string(), Arc::clone(&connection));
         Ok(connection)

@@ -10,7 +10,7 @@ use gantry_protocol::json::Dialect;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 
@@ -286,4 +286,27 @@ async fn a_pull_beyond_the_queue_says_where_to_go_on() {
     let pulled = client.pull(&at, 99, Duration::ZERO).await.unwrap();
     assert!(pulled.moved && pulled.messages.is_empty());
     assert_eq!((pulled.next, pulled.min, pulled.max), (5, 5, 9));
+}
+
+#[tokio::test]
+async fn what_a_broker_asks_is_heard_as_long_as_there_is_room() {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let mut requests = Requests::accept(&listener).await;
+        while let Some(request) = requests.next().await {
+            let question = RemotingCommand::request(RequestCode::CHECK_TRANSACTION_STATE, 7);
+            requests.answer(question).await;
+            requests.answer(RemotingCommand::success_to(&request)).await;
+        }
+    });
+    let (asked, mut heard) = mpsc::channel(1);
+    let client = Client::new(&address).unwrap().listening(asked);
+    for _ in 0..2 {
+        let request = RemotingCommand::request(RequestCode::HEART_BEAT, 0);
+        client.ask(&address, request, LONG).await.unwrap();
+    }
+    let question = heard.try_recv().unwrap();
+    let code = question.request_code();
+    assert_eq!(code, RequestCode::CHECK_TRANSACTION_STATE);
+    assert!(heard.try_recv().is_err(), "there was room for one");
 }

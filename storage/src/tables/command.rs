@@ -229,7 +229,6 @@ impl Command {
             | Command::LockQueues { .. }
             | Command::UnlockQueues { .. }
             | Command::TermStart
-            | Command::Unpark { .. }
             | Command::HalvesChecked { .. }
             | Command::Ack { .. }
             | Command::AckInOrder { .. }
@@ -246,6 +245,8 @@ impl Command {
             | Command::DeleteKv { .. }
             | Command::ResetOffsets { .. }
             | Command::SetRequestMode { .. } => false,
+            // The second time says that nothing waited, and whoever recalls is told that it was too late.
+            Command::Unpark { .. } => false,
         }
     }
 

@@ -9,6 +9,9 @@ use gantry_checker::{Bounds, Checker, Merged, Report, verdict};
 
 use crate::shell::{Outcome, while_doing};
 
+/// From when a producer may be asked about a transaction until it must have been.
+const ASKED: Duration = Duration::from_secs(12);
+
 /// What the checker said, and what that took.
 pub struct Verdict {
     /// The report.
@@ -18,12 +21,14 @@ pub struct Verdict {
 }
 
 /// Judges history files; the verdict is also written beside the first of them, as `verdict.txt`. Where a
-/// disk was full, a replica may have removed the beginning of its queues.
+/// disk was full, a replica may have removed the beginning of its queues. Producers are asked about open
+/// transactions every 3 s.
 pub fn judge(files: &[PathBuf], retention: bool) -> Outcome<Verdict> {
     let started = Instant::now();
     let mut history = Merged::open(files).map_err(while_doing("reading the history"))?;
     let mut checker = Checker::new(&Bounds {
         retention,
+        asked_ns: ASKED.as_nanos() as u64,
         ..Bounds::default()
     });
     for entry in &mut history {

@@ -316,5 +316,9 @@ fn configuration(number: usize, mount: &Path) -> String {
     // Rot that nobody reads is met within a round.
     line(format_args!("scrub_interval = \"20s\""));
     line(format_args!("[broker]\ndrain = \"2s\""));
+    // Producers are asked about open transactions several times within a round, however long a fault lasts.
+    line(format_args!("transaction_timeout = \"2s\""));
+    line(format_args!("transaction_check_interval = \"3s\""));
+    line(format_args!("transaction_check_max = 100"));
     text
 }

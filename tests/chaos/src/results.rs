@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gantry_checker::Invariant;
 
+use crate::failover::Gaps;
+use crate::load::{self, Counts};
 use crate::node::GROUPS;
 use crate::run::{Plan, RunReport};
 use crate::schedule::Class;
@@ -54,6 +56,13 @@ pub fn print(
             println!("-       {name}: {}: nothing to judge", invariant.meaning());
         }
     }
+    let missing = missing_load(report);
+    let all = "every kind of it";
+    check(
+        "load of features",
+        missing.is_empty(),
+        if missing.is_empty() { all } else { &missing },
+    );
     if let Some(failure) = &report.failure {
         check("the run", false, &failure.to_string());
     }
@@ -64,25 +73,57 @@ pub fn print(
         "\n{acked} messages acked and verified in {:.1} min under faults, {rate:.0} a second",
         lasted.as_secs_f64() / 60.0
     );
+    println!("{}", deeds_text(&deeds(report)));
     print_windows(report);
     if let Some(gaps) = &report.gaps {
-        println!(
-            "{} leaders hit at {:.0} % of {} messages a second: first ack of a new send after p50 {:.0} ms, \
-             p90 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-            gaps.gaps_ms.len(),
-            plan.failover.map_or(0.0, |failover| failover.load * 100.0),
-            gaps.peak,
-            gaps.percentile(50.0),
-            gaps.percentile(90.0),
-            gaps.percentile(99.0),
-            gaps.percentile(100.0)
-        );
+        print_gaps(plan, gaps);
     }
     if let Some(path) = results {
         add_line(path, plan, report, (acked, lasted), failed)?;
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0)
+}
+
+fn print_gaps(plan: &Plan, gaps: &Gaps) {
+    println!(
+        "{} leaders hit at {:.0} % of {} messages a second: first ack of a new send after p50 {:.0} ms, \
+         p90 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+        gaps.gaps_ms.len(),
+        plan.failover.map_or(0.0, |failover| failover.load * 100.0),
+        gaps.peak,
+        gaps.percentile(50.0),
+        gaps.percentile(90.0),
+        gaps.percentile(99.0),
+        gaps.percentile(100.0)
+    );
+}
+
+/// What should have been done with messages that wait or come again, and was not; nothing if all was.
+fn missing_load(report: &RunReport) -> String {
+    let clock = report.counts.get(&Class::Clock);
+    let clock_was_set = clock.is_some_and(|count| count.done > 0);
+    let missing = load::missing(&deeds(report), clock_was_set);
+    let missing = missing
+        .into_iter()
+        .map(|deed| format!("no {}", deed.name()));
+    missing.collect::<Vec<_>>().join(", ")
+}
+
+/// What all rounds did with messages that wait or come again.
+fn deeds(report: &RunReport) -> Counts {
+    let mut sum = Counts::new();
+    for (deed, count) in report.rounds.iter().flat_map(|round| &round.deeds) {
+        *sum.entry(*deed).or_default() += count;
+    }
+    sum
+}
+
+fn deeds_text(deeds: &Counts) -> String {
+    let words = deeds
+        .iter()
+        .map(|(deed, count)| format!("{count} {}", deed.name()));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn print_windows(report: &RunReport) {
@@ -124,6 +165,10 @@ fn add_line(
         .iter()
         .map(|(kind, count)| (format!("{kind:?}"), (*count).into()))
         .collect();
+    let features: serde_json::Map<String, serde_json::Value> = deeds(report)
+        .iter()
+        .map(|(deed, count)| (deed.name().to_string(), (*count).into()))
+        .collect();
     let line = serde_json::json!({
         "seed": plan.seed,
         "minutes": lasted.as_secs_f64() / 60.0,
@@ -133,6 +178,7 @@ fn add_line(
         "failure": report.failure.as_ref().map(ToString::to_string),
         "faults": counts,
         "flips": flips,
+        "features": features,
         "failover_ms": report.gaps.as_ref().map(|gaps| &gaps.gaps_ms),
     });
     let file = OpenOptions::new().create(true).append(true).open(path);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_checker::event::FaultClass;
 use gantry_checker::{Note, Writer};
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +13,7 @@ use crate::cluster::{Cluster, View};
 use crate::failover::{self, Failover, Gaps};
 use crate::faults::{self, Count, Kind, Nemesis};
 use crate::judge::{self, Verdict};
-use crate::load::{self, Held, Load, Pace, Round, Stock, Told, Window};
+use crate::load::{self, Counts, Held, Load, Pace, Round, Stock, Told, Window};
 use crate::logs;
 use crate::net::{self, NODES, name_of};
 use crate::node::{GROUPS, Settings};
@@ -58,6 +59,8 @@ pub struct RoundReport {
     pub verdict: Verdict,
     /// Messages in one replica in the end.
     pub held: u64,
+    /// What was done with messages that wait or come again.
+    pub deeds: Counts,
 }
 
 /// What came of a run.
@@ -184,11 +187,34 @@ impl Run {
         Ok(())
     }
 
-    fn times_full(&self) -> u64 {
+    /// How often a fault was in effect.
+    fn times(&self, class: Class) -> u64 {
         self.nemesis
             .counts
-            .get(&Class::DiskFull)
+            .get(&class)
             .map_or(0, |count| count.done)
+    }
+
+    /// What a history begins with. The time of a log does not go back: a clock that was set in an earlier
+    /// round counts in this one, too.
+    fn note_cluster(&self) -> Outcome {
+        let view = &self.nemesis.cluster.view;
+        for broker in GROUPS {
+            view.note(Note::Cluster {
+                broker: broker.to_string(),
+                nodes: (0..NODES).map(name_of).collect(),
+            })?;
+        }
+        if self.times(Class::Clock) == 0 {
+            return Ok(());
+        }
+        let name = "clocks-before".to_string();
+        view.note(Note::Fault {
+            name: name.clone(),
+            class: FaultClass::Clock,
+            nodes: (0..NODES).map(name_of).collect(),
+        })?;
+        view.note(Note::Heal { name })
     }
 
     fn round_directory(&self, number: u64) -> PathBuf {
@@ -202,19 +228,13 @@ impl Run {
         let history = Arc::new(Writer::open(&path).map_err(while_doing("opening a history"))?);
         let view = Arc::clone(&self.nemesis.cluster.view);
         view.write_to(Some(Arc::clone(&history)));
-        for broker in GROUPS {
-            let nodes = (0..NODES).map(name_of).collect();
-            view.note(Note::Cluster {
-                broker: broker.to_string(),
-                nodes,
-            })?;
-        }
+        self.note_cluster()?;
         let mut round = Round::new(number, self.plan.seed, Arc::clone(&view), history);
         round.pace = Pace::new(self.plan.rate);
         let round = Arc::new(round);
-        let full_before = self.times_full();
+        let full_before = self.times(Class::DiskFull);
         let worked = self.work(&round).await;
-        let retention = self.times_full() > full_before;
+        let retention = self.times(Class::DiskFull) > full_before;
         view.write_to(None);
         let mut files = vec![path];
         if let Ok(work) = &worked
@@ -260,6 +280,7 @@ impl Run {
             windows: round.tally.windows(),
             verdict,
             held: work.held.messages,
+            deeds: round.tally.deeds.counts(),
         })
     }
 

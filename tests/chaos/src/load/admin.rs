@@ -1,5 +1,7 @@
 //! Topics: those of the round, some that come and go, and one whose definition is changed and looked up.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_checker::{Answer, Queue, Request};
@@ -8,10 +10,8 @@ use gantry_protocol::headers::{CreateTopicRequest, TopicRequest};
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::{Instant, sleep};
 
-use std::sync::Arc;
-
-use super::client::{Asker, Heard, command, is_success, parsed};
-use super::{QUEUES, Round, producer};
+use super::client::{Asker, Heard, command, group_of, is_success, parsed};
+use super::{FEATURE_TOPICS, QUEUES, Round, producer};
 use crate::net::NODES;
 use crate::node::GROUPS;
 use crate::shell::{Outcome, failure};
@@ -19,12 +19,12 @@ use crate::shell::{Outcome, failure};
 /// The attribute that holds a definition's value.
 const VALUE: &str = "chaos.value";
 
-fn create(topic: &str, attributes: Option<&str>) -> RemotingCommand {
+fn create(topic: &str, queues: u16, attributes: Option<&str>) -> RemotingCommand {
     let header = CreateTopicRequest {
         topic,
         default_topic: "TBW102",
-        read_queue_nums: i32::from(QUEUES),
-        write_queue_nums: i32::from(QUEUES),
+        read_queue_nums: i32::from(queues),
+        write_queue_nums: i32::from(queues),
         perm: 6,
         topic_filter_type: "SINGLE_TAG",
         attributes,
@@ -39,11 +39,14 @@ fn create(topic: &str, attributes: Option<&str>) -> RemotingCommand {
 pub async fn create_topics(round: &Arc<Round>) -> Outcome {
     let mut asker = round.asker("topics".to_string(), 0);
     let until = Instant::now() + Duration::from_secs(20);
-    for topic in round.topics.clone() {
+    let plain = round.topics.iter().map(|topic| (topic.clone(), QUEUES));
+    let features = FEATURE_TOPICS.iter();
+    let features = features.map(|(name, queues)| (round.topic(name), *queues));
+    for (topic, queues) in plain.chain(features) {
         for (group, name) in GROUPS.iter().enumerate() {
             loop {
                 let node = asker.choose_node(group);
-                let heard = asker.ask(node, group, create(&topic, None)).await;
+                let heard = asker.ask(node, group, create(&topic, queues, None)).await;
                 if is_success(&heard).is_some() {
                     break;
                 }
@@ -59,10 +62,12 @@ pub async fn create_topics(round: &Arc<Round>) -> Outcome {
 
 /// Deletes the round's topics; its messages are then removed by retention.
 pub async fn delete_topics(asker: &mut Asker) -> Outcome {
-    for topic in asker.round.topics.clone() {
-        for group in 0..GROUPS.len() {
-            delete(asker, &topic, group).await;
-        }
+    let queues = asker.round.every_queue().into_iter();
+    let topics: BTreeSet<(usize, String)> = queues
+        .map(|queue| (group_of(&queue), queue.topic))
+        .collect();
+    for (group, topic) in topics {
+        delete(asker, &topic, group).await;
     }
     Ok(())
 }
@@ -84,7 +89,7 @@ pub async fn churn(mut asker: Asker) -> Outcome {
         let group = asker.random.below(GROUPS.len());
         let topic = format!("chaos-{}-short-{number}", asker.round.number);
         let node = asker.choose_node(group);
-        if is_success(&asker.ask(node, group, create(&topic, None)).await).is_some() {
+        if is_success(&asker.ask(node, group, create(&topic, QUEUES, None)).await).is_some() {
             let arrived = producer::send_some(&mut asker, &topic, group, 5).await?;
             let queue = Queue {
                 broker: GROUPS[group].to_string(),
@@ -119,7 +124,7 @@ pub async fn define(mut asker: Asker) -> Outcome {
         let node = asker.choose_node(group);
         let call = asker.begin(Request::Put { register, value })?;
         let heard = asker
-            .ask(node, group, create(&topic, Some(&attribute)))
+            .ask(node, group, create(&topic, QUEUES, Some(&attribute)))
             .await;
         match is_success(&heard) {
             Some(_) => asker.succeed(call, Answer::Done)?,

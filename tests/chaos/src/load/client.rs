@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry::client::{Client, ClientError};
 use gantry_checker::event::Message;
-use gantry_checker::{Answer, Queue, Request};
+use gantry_checker::{Answer, Note, Queue, Request};
 use gantry_protocol::headers::{PullRequest, PullResponse, pull_flags};
 use gantry_protocol::{Fields, RemotingCommand, RequestCode, ResponseCode, message};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::Round;
+use super::deeds::Deed;
 use crate::net::{NODES, name_of};
 use crate::node::{GROUPS, broker_address, namesrv_address};
 use crate::random::Random;
@@ -18,6 +21,9 @@ use crate::shell::{Failure, Outcome, while_doing};
 
 /// How long stock clients wait for the answer to a send.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Questions that may wait for a client.
+const QUESTIONS_MAX: usize = 256;
 
 /// Stands for the code of a request that never left.
 const NEVER_SENT: i32 = -1;
@@ -57,14 +63,19 @@ pub struct Asker {
 impl Asker {
     /// A client without connections.
     pub fn new(round: Arc<Round>, by: String, random: Random) -> Self {
-        let servers: Vec<String> = (0..NODES).map(namesrv_address).collect();
-        let client = Client::new(&servers.join(";")).expect("the list is well formed");
         Self {
             round,
             by,
             random,
-            client,
+            client: client_of_all(),
         }
+    }
+
+    /// From here on brokers may ask this client something, too: what they ask comes here.
+    pub fn listens(&mut self) -> mpsc::Receiver<RemotingCommand> {
+        let (asked, questions) = mpsc::channel(QUESTIONS_MAX);
+        self.client = client_of_all().listening(asked);
+        questions
     }
 
     /// Writes down that something is about to be asked.
@@ -91,6 +102,46 @@ impl Asker {
             Heard::Answer(answer) => history.info(&self.by, call, Some(answer.code)),
         };
         written.map_err(while_doing("writing the history"))
+    }
+
+    /// Writes down that nothing came of it, and never will.
+    pub fn fail(&self, call: u64, answer: &RemotingCommand) -> Outcome {
+        let written = self.round.history.fail(&self.by, call, answer.code);
+        written.map_err(while_doing("writing the history"))
+    }
+
+    /// Writes down what was asked and how it ended, where success says nothing more; gives the answer if it
+    /// was one.
+    pub async fn do_at(
+        &mut self,
+        group: usize,
+        (what, request): (Request, RemotingCommand),
+    ) -> Outcome<Option<RemotingCommand>> {
+        let node = self.choose_node(group);
+        let call = self.begin(what)?;
+        let heard = self.ask(node, group, request).await;
+        if let Some(answer) = is_success(&heard) {
+            self.succeed(call, Answer::Done)?;
+            return Ok(Some(answer.clone()));
+        }
+        self.end(call, &heard)?;
+        Ok(None)
+    }
+
+    /// Lets some time pass; milliseconds.
+    pub async fn pause(&mut self, low: u64, high: u64) {
+        sleep(Duration::from_millis(self.random.between(low, high))).await;
+    }
+
+    /// Writes down something that it was told without asking.
+    pub fn note(&self, note: Note) -> Outcome {
+        let written = self.round.history.note(&self.by, note);
+        written.map_err(while_doing("writing the history"))
+    }
+
+    /// Counts something that was done and acked.
+    pub fn did(&self, deed: Deed) {
+        self.round.tally.deeds.add(deed, 1);
     }
 
     /// Asks one group on one node.
@@ -145,6 +196,11 @@ impl Asker {
     }
 }
 
+fn client_of_all() -> Client {
+    let servers: Vec<String> = (0..NODES).map(namesrv_address).collect();
+    Client::new(&servers.join(";")).expect("the list is well formed")
+}
+
 /// A request with its header's fields.
 pub fn command(code: RequestCode, write: impl FnOnce(&mut Fields)) -> RemotingCommand {
     let mut command = RemotingCommand::request(code, 0);
@@ -158,6 +214,11 @@ pub fn is_success(heard: &Heard) -> Option<&RemotingCommand> {
         Heard::Answer(answer) if answer.response_code() == ResponseCode::SUCCESS => Some(answer),
         _ => None,
     }
+}
+
+/// Whether an answer says that there is no such topic.
+pub fn is_without_topic(heard: &Heard) -> bool {
+    matches!(heard, Heard::Answer(answer) if answer.response_code() == ResponseCode::TOPIC_NOT_EXIST)
 }
 
 /// Codes that are only given before anything is proposed.
@@ -215,13 +276,7 @@ pub fn read_pulled(heard: &Heard) -> Outcome<Option<Pulled>> {
     if answer.response_code() == ResponseCode::SUCCESS {
         let decoded = message::Message::decode_all(answer.body.clone());
         for message in decoded.map_err(while_doing("reading the messages of a pull"))? {
-            messages.push(Message {
-                offset: message.queue_offset as u64,
-                physical: Some(message.physical_offset as u64),
-                id: id_of(&message.body)?,
-                crc: crc32fast::hash(&message.body),
-                times: message.reconsume_times.max(0) as u32,
-            });
+            messages.push(seen(&message)?);
         }
     }
     Ok(Some(Pulled {
@@ -230,6 +285,17 @@ pub fn read_pulled(heard: &Heard) -> Outcome<Option<Pulled>> {
         next: header.next_begin_offset as u64,
         messages,
     }))
+}
+
+/// A message as the history knows it.
+pub fn seen(message: &message::Message) -> Outcome<Message> {
+    Ok(Message {
+        offset: message.queue_offset as u64,
+        physical: Some(message.physical_offset as u64),
+        id: id_of(&message.body)?,
+        crc: crc32fast::hash(&message.body),
+        times: message.reconsume_times.max(0) as u32,
+    })
 }
 
 /// The body of a message: its id, and letters that follow from the id.

@@ -7,8 +7,10 @@ use std::time::Duration;
 use gantry_checker::{Answer, Queue, Request};
 use tokio::time::{Instant, sleep};
 
-use super::client::{Asker, group_of, pull_request, read_pulled};
-use super::{Round, admin, stock};
+use super::client::{Asker, group_of, is_without_topic, pull_request, read_pulled};
+use super::deeds::Deed;
+use super::returner::DEAD_LETTERS;
+use super::{Round, admin, delayer, stock};
 use crate::net::{NODES, name_of};
 use crate::shell::{Outcome, failure, while_doing};
 
@@ -51,7 +53,7 @@ pub async fn dump(round: &Arc<Round>) -> Outcome<Held> {
 
 async fn dump_node(asker: Asker, node: usize) -> Outcome<Held> {
     let mut held = Held::default();
-    for queue in asker.round.queues() {
+    for queue in asker.round.every_queue() {
         dump_queue(&asker, node, &queue, &mut held).await?;
     }
     Ok(held)
@@ -68,7 +70,15 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) 
     let mut at = 0;
     let mut progress = Instant::now();
     loop {
-        let pulled = pull(asker, node, queue, at).await?;
+        let Some(pulled) = pull(asker, node, queue, at).await? else {
+            // Brokers make such topics when the first message comes there.
+            let nothing = Answer::Dumped {
+                min: 0,
+                next: 0,
+                messages,
+            };
+            return asker.succeed(call, nothing);
+        };
         if min.is_none() && pulled.min > at {
             // What is before the first offset has been removed, and a pull of it brings nothing.
             at = pulled.min;
@@ -86,6 +96,9 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) 
         messages.extend(pulled.messages);
         if !goes_on || at >= pulled.max {
             let next = at.max(pulled.max);
+            if node == 0 {
+                count(asker, queue, messages.len() as u64);
+            }
             held.messages += messages.len() as u64;
             for message in messages
                 .iter()
@@ -107,18 +120,33 @@ async fn dump_queue(asker: &Asker, node: usize, queue: &Queue, held: &mut Held) 
     }
 }
 
+/// Counts what has come to where messages come later.
+fn count(asker: &Asker, queue: &Queue, messages: u64) {
+    let deeds = &asker.round.tally.deeds;
+    if queue.topic == asker.round.topic(delayer::TOPIC) {
+        deeds.add(Deed::Due, messages);
+    } else if queue.topic.starts_with(DEAD_LETTERS) {
+        deeds.add(Deed::DeadLetter, messages);
+    }
+}
+
+/// Nothing if it is a topic for copies that is not there.
 async fn pull(
     asker: &Asker,
     node: usize,
     queue: &Queue,
     at: u64,
-) -> Outcome<super::client::Pulled> {
+) -> Outcome<Option<super::client::Pulled>> {
+    let is_for_copies = queue.topic.starts_with('%');
     for _ in 0..TRIES {
         let heard = asker
             .ask(node, group_of(queue), pull_request(queue, at, MOST))
             .await;
         if let Some(pulled) = read_pulled(&heard)? {
-            return Ok(pulled);
+            return Ok(Some(pulled));
+        }
+        if is_for_copies && is_without_topic(&heard) {
+            return Ok(None);
         }
     }
     failure(format!(

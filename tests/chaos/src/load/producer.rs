@@ -6,20 +6,25 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gantry_checker::event::{Send, Sent};
-use gantry_checker::{Answer, Queue, Request};
+use gantry_checker::{Answer, Request};
 use gantry_protocol::batch::{self, BatchMessage};
 use gantry_protocol::headers::{SendRequest, SendResponse};
+use gantry_protocol::message::sys_flags;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::{RemotingCommand, RequestCode};
 use tokio::time::sleep;
 
-use super::QUEUES;
 use super::client::{Asker, Heard, body_of, command, is_success};
+use super::delayer::Delay;
 use super::seeker::key_of;
+use super::{QUEUES, queue_at};
 use crate::net::name_of;
 use crate::node::GROUPS;
 use crate::shell::{Outcome, while_doing};
+
+/// The producer group of all sends but those of transactions.
+const PRODUCERS: &str = "chaos-producers";
 
 /// Most messages of a batch.
 const BATCH_MAX: u64 = 64;
@@ -94,10 +99,131 @@ fn pack(
 pub async fn send_some(asker: &mut Asker, topic: &str, group: usize, count: u64) -> Outcome<u64> {
     let mut arrived = 0;
     for _ in 0..count {
-        let parcel = pack(asker, (Kind::Single, topic), (group, 0), 1);
-        arrived += u64::from(send(asker, &parcel).await?);
+        arrived += u64::from(send_one(asker, topic, (group, 0)).await?);
     }
     Ok(arrived)
+}
+
+/// Sends a message to a queue of a group; whether it was acked.
+pub async fn send_one(asker: &mut Asker, topic: &str, place: (usize, u16)) -> Outcome<bool> {
+    let parcel = pack(asker, (Kind::Single, topic), place, 1);
+    send(asker, &parcel).await
+}
+
+/// How a message is not to come at once.
+pub enum Wait {
+    /// It is the first half of a transaction of this producer group.
+    Half(String),
+    /// It comes later.
+    Delay(Delay),
+}
+
+/// A message that was sent and waits.
+pub struct Waiting {
+    /// What it is known by.
+    pub id: u64,
+    /// Its offset in the queue where it waits.
+    pub offset: i64,
+    /// Its place in the log, where it waits.
+    pub physical: i64,
+    /// What it can be recalled with.
+    pub recall_handle: Option<String>,
+}
+
+/// Sends a message to a queue of a group that is not to come at once; nothing if it was not acked.
+pub async fn send_waiting(
+    asker: &mut Asker,
+    topic: &str,
+    (group, queue): (usize, u16),
+    wait: &Wait,
+) -> Outcome<Option<Waiting>> {
+    let parcel = pack(asker, (Kind::Single, topic), (group, queue), 1);
+    let (id, body) = (parcel.ids.start, &parcel.bodies[0]);
+    let (half, delay_ms) = match wait {
+        Wait::Half(_) => (true, None),
+        Wait::Delay(delay) => (false, Some(delay.ms())),
+    };
+    let call = asker.begin(Request::Send(Send {
+        half,
+        delay_ms,
+        ..to_send(topic, id, body)
+    }))?;
+    let node = asker.choose_node(group);
+    let heard = asker.ask(node, group, waiting_request(&parcel, wait)).await;
+    let Some(answer) = is_success(&heard) else {
+        asker.end(call, &heard)?;
+        return Ok(None);
+    };
+    let header = SendResponse::parse(&answer.fields).map_err(while_doing("reading an ack"))?;
+    let place = header.msg_id.parse::<OffsetMessageId>();
+    let place = place.map_err(while_doing("reading the id of a message"))?;
+    let sent = sent(node, &parcel, &header, (0, header.msg_id));
+    asker.succeed(call, Answer::Sent(sent))?;
+    Ok(Some(Waiting {
+        id,
+        offset: header.queue_offset,
+        physical: place.physical_offset,
+        recall_handle: header.recall_handle.map(str::to_string),
+    }))
+}
+
+fn waiting_request(parcel: &Parcel, wait: &Wait) -> RemotingCommand {
+    let mut properties = Builder::new();
+    let unique_key = format!("{:032X}", parcel.ids.start);
+    properties.push(names::UNIQ_KEY, &unique_key);
+    let mut producer_group = PRODUCERS;
+    let mut sys_flag = 0;
+    match wait {
+        Wait::Half(producers) => {
+            producer_group = producers;
+            properties.push(names::TRANSACTION_PREPARED, "true");
+            properties.push(names::PRODUCER_GROUP, producers);
+            sys_flag = sys_flags::TRANSACTION_PREPARED;
+        }
+        Wait::Delay(delay) => {
+            let (name, value) = delay.property();
+            properties.push(name, &value);
+        }
+    }
+    let properties = properties.finish();
+    let header = SendRequest {
+        producer_group,
+        sys_flag,
+        properties: Some(&properties),
+        ..header(parcel)
+    };
+    let code = RequestCode::SEND_MESSAGE_V2;
+    command(code, |fields| header.write(code, fields)).with_body(parcel.bodies[0].clone())
+}
+
+/// What the history says of a message that lies there at once.
+fn to_send(topic: &str, id: u64, body: &[u8]) -> Send {
+    Send {
+        topic: topic.to_string(),
+        id,
+        crc: crc32fast::hash(body),
+        tries: 1,
+        half: false,
+        delay_ms: None,
+        once: false,
+    }
+}
+
+/// What the ack of the n-th message of a parcel says.
+fn sent(
+    node: usize,
+    parcel: &Parcel,
+    header: &SendResponse<'_>,
+    (number, message_id): (u64, &str),
+) -> Sent {
+    let place = message_id.parse::<OffsetMessageId>().ok();
+    Sent {
+        queue: queue_at(parcel.group, &parcel.topic, header.queue_id as u16),
+        offset: header.queue_offset as u64 + number,
+        physical: place.map(|place| place.physical_offset as u64),
+        message_id: message_id.to_string(),
+        node: Some(name_of(node)),
+    }
 }
 
 /// Whether the messages were acked.
@@ -105,16 +231,7 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
     let node = asker.choose_node(parcel.group);
     let mut calls = Vec::with_capacity(parcel.bodies.len());
     for (id, body) in parcel.ids.clone().zip(&parcel.bodies) {
-        let send = Send {
-            topic: parcel.topic.clone(),
-            id,
-            crc: crc32fast::hash(body),
-            tries: 1,
-            half: false,
-            delay_ms: None,
-            once: false,
-        };
-        calls.push(asker.begin(Request::Send(send))?);
+        calls.push(asker.begin(Request::Send(to_send(&parcel.topic, id, body)))?);
     }
     let begun = Instant::now();
     let heard = asker.ask(node, parcel.group, request(parcel)).await;
@@ -131,20 +248,9 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
     };
     let header = SendResponse::parse(&answer.fields).map_err(while_doing("reading an ack"))?;
     let mut message_ids = header.msg_id.split(',');
-    for (number, call) in calls.iter().enumerate() {
+    for (number, call) in (0..).zip(&calls) {
         let message_id = message_ids.next().unwrap_or_default();
-        let place = message_id.parse::<OffsetMessageId>().ok();
-        let sent = Sent {
-            queue: Queue {
-                broker: GROUPS[parcel.group].to_string(),
-                topic: parcel.topic.clone(),
-                queue: header.queue_id as u16,
-            },
-            offset: header.queue_offset as u64 + number as u64,
-            physical: place.map(|place| place.physical_offset as u64),
-            message_id: message_id.to_string(),
-            node: Some(name_of(node)),
-        };
+        let sent = sent(node, parcel, &header, (number, message_id));
         asker.succeed(*call, Answer::Sent(sent))?;
     }
     asker
@@ -166,6 +272,21 @@ fn properties_of(id: u64) -> String {
     text.finish()
 }
 
+/// What every send says.
+fn header(parcel: &Parcel) -> SendRequest<'_> {
+    SendRequest {
+        producer_group: PRODUCERS,
+        topic: &parcel.topic,
+        default_topic: "TBW102",
+        default_topic_queue_nums: i32::from(QUEUES),
+        queue_id: i32::from(parcel.queue),
+        reconsume_times: Some(0),
+        unit_mode: Some(false),
+        broker_name: Some(GROUPS[parcel.group]),
+        ..SendRequest::default()
+    }
+}
+
 fn request(parcel: &Parcel) -> RemotingCommand {
     let is_batch = parcel.kind == Kind::Batch;
     let code = if is_batch {
@@ -178,17 +299,9 @@ fn request(parcel: &Parcel) -> RemotingCommand {
         Kind::Batch => String::new(),
     };
     let header = SendRequest {
-        producer_group: "chaos-producers",
-        topic: &parcel.topic,
-        default_topic: "TBW102",
-        default_topic_queue_nums: i32::from(QUEUES),
-        queue_id: i32::from(parcel.queue),
         properties: Some(&properties),
-        reconsume_times: Some(0),
-        unit_mode: Some(false),
         batch: Some(is_batch),
-        broker_name: Some(GROUPS[parcel.group]),
-        ..SendRequest::default()
+        ..header(parcel)
     };
     let body = match parcel.kind {
         Kind::Single => parcel.bodies[0].clone(),

@@ -3,13 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use gantry_checker::event::{Found, Message};
+use gantry_checker::event::Found;
 use gantry_checker::{Answer, Queue, Request};
 use gantry_protocol::headers::QueryMessageRequest;
 use gantry_protocol::{RequestCode, ResponseCode, message};
 use tokio::time::sleep;
 
-use super::client::{Asker, Heard, command, id_of};
+use super::client::{Asker, Heard, command, seen};
 use crate::net::NODES;
 use crate::node::GROUPS;
 use crate::shell::{Outcome, while_doing};
@@ -92,13 +92,7 @@ async fn look(asker: &mut Asker, sought: &Sought) -> Outcome {
                         topic: message.topic.clone(),
                         queue: message.queue_id as u16,
                     },
-                    message: Message {
-                        offset: message.queue_offset as u64,
-                        physical: Some(message.physical_offset as u64),
-                        id: id_of(&message.body)?,
-                        crc: crc32fast::hash(&message.body),
-                        times: message.reconsume_times.max(0) as u32,
-                    },
+                    message: seen(&message)?,
                 });
             }
         }

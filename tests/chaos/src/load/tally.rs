@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Round;
+use super::deeds::Deeds;
 use crate::node::GROUPS;
 use crate::shell::Outcome;
 
@@ -42,6 +43,8 @@ pub struct Tally {
     pub unknown: AtomicU64,
     /// Messages read.
     pub read: AtomicU64,
+    /// What was done with messages that wait or come again.
+    pub deeds: Deeds,
     last: Mutex<[Option<Instant>; GROUPS.len()]>,
     windows: Mutex<Vec<Window>>,
     seconds: Mutex<String>,
@@ -57,6 +60,7 @@ impl Tally {
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            deeds: Deeds::default(),
             last: Mutex::default(),
             windows: Mutex::default(),
             seconds: Mutex::new(

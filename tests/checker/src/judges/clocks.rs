@@ -65,14 +65,21 @@ impl Clocks {
         self.agree && self.moving.is_empty() && number > self.moved
     }
 
-    /// Whether what was due at `due_at` must have happened at `at`: nothing was wrong for long enough. Once a
-    /// clock was set nothing must: the time of a log does not go back, and stands still instead.
+    /// Whether no clock was ever set. Once one was, the time of a log may be ahead of all clocks: it does not
+    /// go back, and stands still instead. Then what is to come at a time comes too early or too late.
+    pub(super) fn hold_always(&self) -> bool {
+        self.agree && self.moved == 0
+    }
+
+    /// Whether what was due at `due_at` must have happened at `at`: nothing was wrong for long enough.
     pub(super) fn is_late(&self, due_at: u64, at: u64) -> bool {
-        let patience_ns = self.late_ns.saturating_add(self.skew_at(at));
-        let from = due_at.max(self.healed_at);
-        self.agree
-            && self.moved == 0
-            && self.faults.is_empty()
-            && from.saturating_add(patience_ns) < at
+        self.were_calm(due_at, at, self.late_ns)
+    }
+
+    /// Whether nothing was wrong with clocks and nodes from `since` on for more than a time before `at`.
+    pub(super) fn were_calm(&self, since: u64, at: u64, time_ns: u64) -> bool {
+        let patience_ns = time_ns.saturating_add(self.skew_at(at));
+        let from = since.max(self.healed_at);
+        self.hold_always() && self.faults.is_empty() && from.saturating_add(patience_ns) < at
     }
 }

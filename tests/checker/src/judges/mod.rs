@@ -19,7 +19,8 @@
 //!
 //! Not covered: bounds on the staleness of followers (I12); deletion of definitions (I15); indexes rebuilt
 //! from the log (I16), which a tool over the data directories must judge. A consumer group is taken to pop
-//! from one topic: what it is not given although it asks is late.
+//! from one topic of one broker group, and to hand back to one broker group: what it is not given although it
+//! asks there is late.
 //!
 //! Memory: `places` and `messages` hold about 150 bytes for each message of the history, because only its
 //! end tells whether a message is still there; the others hold what is open: a queue, a lock, a message

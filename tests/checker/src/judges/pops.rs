@@ -129,7 +129,9 @@ impl Pops {
                 }
             }
             (Request::Ack { cursor, offset }, _) => {
-                let holds = self.clocks.hold_since(call.number);
+                let begun = self.delivery(cursor, *offset).map(|one| one.begun);
+                // A clock that was set may have ended the wait before the ack came.
+                let holds = begun.is_some_and(|begun| self.clocks.hold_since(begun));
                 if let Some(delivery) = self.delivery(cursor, *offset) {
                     let in_time = skewed_at < delivery.hidden_until && holds;
                     let in_time = in_time && delivery.by == call.by;

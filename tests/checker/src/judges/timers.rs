@@ -138,7 +138,7 @@ impl Timer {
         report.judged(Invariant::I10);
         let latest_at = moment.at.saturating_add(clocks.skew_at(moment.at));
         let early_ns = self.due_at.saturating_sub(latest_at);
-        if early_ns > 0 && clocks.hold_since(self.sent) {
+        if early_ns > 0 && clocks.hold_always() {
             let text = format!("message {id} is delivered {early_ns} ns before it is due");
             report.broken(Invariant::I10, &[self.sent, moment.number], text);
         }

@@ -132,9 +132,9 @@ impl Transactions {
         };
         report.judged(Invariant::I9);
         half.asked = Some(moment);
-        // A question may have been under way for a while.
+        // A question may have been under way for a while, or for as long as faults held it up.
         if let Some((_, ended)) = half.ended
-            && ended.at.saturating_add(2 * self.late_ns) < moment.at
+            && self.clocks.were_calm(ended.at, moment.at, 2 * self.late_ns)
         {
             let text = format!("a producer is asked about message {id}, which has ended");
             report.broken(Invariant::I9, &[ended.number, moment.number], text);

@@ -1,6 +1,6 @@
 //! Transactions, timers, leases and hand-backs that go wrong.
 
-use gantry_checker::event::{Message, Send};
+use gantry_checker::event::{FaultClass, Message, Send};
 use gantry_checker::{Answer, Invariant, Note, Queue, Request};
 
 use crate::bad::told;
@@ -64,6 +64,32 @@ fn i9_a_producer_is_asked_about_what_has_ended() {
     });
 }
 
+fn fault(script: &mut Script, class: FaultClass) {
+    script.note(Note::Fault {
+        name: "f1".to_string(),
+        class,
+        nodes: vec!["n1".to_string()],
+    });
+}
+
+fn heal(script: &mut Script) {
+    let name = "f1".to_string();
+    script.note(Note::Heal { name });
+}
+
+#[test]
+fn i9_a_fault_holds_a_question_up() {
+    told(Invariant::I9, |script, bad| {
+        script.call("p", half(1), sent(&queue(0), 9));
+        script.call("p", end(false), Answer::Done);
+        fault(script, FaultClass::Pause);
+        script.wait(30_000);
+        heal(script);
+        script.wait(if bad { 30_000 } else { 5 });
+        script.note(Note::Checked { id: 1 });
+    });
+}
+
 #[test]
 fn i9_nobody_is_asked_about_an_open_message() {
     told(Invariant::I9, |script, bad| {
@@ -121,6 +147,22 @@ fn i10_a_delayed_message_comes_twice() {
     });
 }
 
+#[test]
+fn i10_what_a_clock_may_have_made_early_is_not_judged() {
+    told(Invariant::I10, |script, bad| {
+        let class = if bad {
+            FaultClass::Kill
+        } else {
+            FaultClass::Clock
+        };
+        fault(script, class);
+        heal(script);
+        script.call("p", delayed(), sent(&queue(0), 9));
+        script.wait(20);
+        script.dump("n1", &[1]);
+    });
+}
+
 fn retry_queue() -> Queue {
     Queue {
         topic: "%RETRY%g_t".to_string(),
@@ -159,6 +201,25 @@ fn i11_an_acked_message_comes_in_the_retry_topic() {
         pop(script, false, vec![popped(&queue(0), 0, 1, 1)]);
         // An ack that may have come too late says nothing.
         script.wait(if bad { 10 } else { 120 });
+        ack(script, 0);
+        script.wait(200);
+        pop(script, false, vec![popped(&retry_queue(), 0, 1, 2)]);
+    });
+}
+
+#[test]
+fn i11_a_clock_may_have_ended_the_wait_before_an_ack() {
+    told(Invariant::I11, |script, bad| {
+        script.send("p", 1, 0);
+        script.note(Note::LoadEnds);
+        pop(script, false, vec![popped(&queue(0), 0, 1, 1)]);
+        let class = if bad {
+            FaultClass::Kill
+        } else {
+            FaultClass::Clock
+        };
+        fault(script, class);
+        heal(script);
         ack(script, 0);
         script.wait(200);
         pop(script, false, vec![popped(&retry_queue(), 0, 1, 2)]);

@@ -1,15 +1,14 @@
 //! Consumers that pop: they ack, change times, or let them pass; some in order.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gantry::client;
+use gantry::pop::Handle;
 use gantry_checker::event::{Cursor, Popped};
 use gantry_checker::{Answer, Queue, Request};
 use gantry_protocol::headers::{
-    AckRequest, ChangeInvisibleRequest, ChangeInvisibleResponse, PopRequest, PopResponse,
+    AckRequest, ChangeInvisibleRequest, ChangeInvisibleResponse, PopRequest,
 };
-use gantry_protocol::message::Message;
-use gantry_protocol::properties::names;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::Instant;
 
@@ -45,8 +44,7 @@ const IN_ORDER: Habit = Habit {
 struct Held {
     queue: Queue,
     offset: u64,
-    /// The parts of the receipt handle.
-    handle: [String; 8],
+    handle: Handle,
 }
 
 /// Sends, pops, and does one thing or another with what it gets.
@@ -126,7 +124,7 @@ async fn pop(client: &mut Client, habit: Habit) -> Vec<Held> {
     };
     match answer.response_code() {
         ResponseCode::SUCCESS => {
-            let (popped, held) = read(habit, &answer);
+            let (popped, held) = read(&header, &answer);
             client.done(call, Answer::Popped(popped));
             if !held.is_empty() {
                 client.around.steps.take_in(Step::LeaseEnd, invisible_ms);
@@ -145,77 +143,26 @@ async fn pop(client: &mut Client, habit: Habit) -> Vec<Held> {
     }
 }
 
-/// The messages of an answer, and their handles, which clients make from the header where the message
-/// has none.
-fn read(habit: Habit, answer: &RemotingCommand) -> (Vec<Popped>, Vec<Held>) {
-    let header = PopResponse::parse(&answer.fields);
-    let header = header.unwrap_or_else(|error| panic!("a pop that cannot be read: {error}"));
-    let messages = Message::decode_all(answer.body.clone());
-    let messages = messages.unwrap_or_else(|error| panic!("a pop that cannot be read: {error}"));
-    let starts = pairs(header.start_offset_info.unwrap_or_default());
-    let counts = pairs(header.order_count_info.unwrap_or_default());
+/// The messages of an answer, and what they are acknowledged with.
+fn read(asked: &PopRequest<'_>, answer: &RemotingCommand) -> (Vec<Popped>, Vec<Held>) {
+    let given = client::Popped::of_answer(asked, BROKER, answer);
+    let given = given.unwrap_or_else(|error| panic!("a pop that cannot be read: {error}"));
     let (mut popped, mut held) = (Vec::new(), Vec::new());
-    for message in &messages {
-        let ck = message
-            .property(names::POP_CK)
-            .map(|text| text.split(' ').collect::<Vec<_>>());
-        let retry = ck.as_ref().map_or("0", |parts| parts[4]).to_string();
-        let number = message.queue_id.to_string();
-        let offset = message.queue_offset as u64;
-        let start = starts.get(&(retry.clone(), number.clone()));
-        let handle = [
-            start.cloned().unwrap_or_else(|| offset.to_string()),
-            header.pop_time.to_string(),
-            header.invisible_time.to_string(),
-            header.revive_qid.to_string(),
-            retry.clone(),
-            BROKER.to_string(),
-            number.clone(),
-            offset.to_string(),
-        ];
-        let handle = match ck {
-            Some(parts) => std::array::from_fn(|at| parts[at].to_string()),
-            None => handle,
-        };
-        let topic = match retry.as_str() {
-            "0" => habit.topic.to_string(),
-            _ => format!("%RETRY%{}_{}", habit.group, habit.topic),
-        };
-        let at = queue(&topic, message.queue_id as u16);
-        let counted = counts
-            .get(&(retry.clone(), format!("qo{number}%{offset}")))
-            .or_else(|| counts.get(&(retry, number)));
-        let times = match habit.order {
-            true => counted.and_then(|count| count.parse().ok()).unwrap_or(0),
-            false => message.reconsume_times.max(0) as u32,
-        };
-        popped.push(Popped {
-            queue: at.clone(),
-            message: consumers::seen(message),
-            attempt: times + 1,
-        });
+    for one in given {
+        let at = queue(&one.topic, one.message.queue_id as u16);
+        let message = consumers::seen(&one.message);
         held.push(Held {
+            queue: at.clone(),
+            offset: message.offset,
+            handle: one.handle,
+        });
+        popped.push(Popped {
             queue: at,
-            offset,
-            handle,
+            message,
+            attempt: one.times + 1,
         });
     }
     (popped, held)
-}
-
-/// The parts of a text like `0 1 17;1 0 4`: two that name, and one that says.
-fn pairs(text: &str) -> BTreeMap<(String, String), String> {
-    let parts = text
-        .split(';')
-        .map(|part| part.split(' ').collect::<Vec<_>>());
-    parts
-        .filter_map(|part| match part[..] {
-            [retry, queue, value] => {
-                Some(((retry.to_string(), queue.to_string()), value.to_string()))
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 /// Acks a message, changes its time, or lets it go.
@@ -230,7 +177,7 @@ async fn dispose(client: &mut Client, habit: Habit, mut held: Held, loads: bool)
     if loads && client.rng.per_mille(300) {
         client.pause(0, 600).await;
     }
-    let handle = held.handle.join(" ");
+    let handle = held.handle.to_string();
     let header = AckRequest {
         consumer_group: habit.group,
         topic: &held.queue.topic,
@@ -253,7 +200,7 @@ async fn dispose(client: &mut Client, habit: Habit, mut held: Held, loads: bool)
 /// Changes when a message comes again; whether that is certain.
 async fn renew(client: &mut Client, habit: Habit, held: &mut Held) -> bool {
     let invisible_ms = client.rng.between(700, 2_000);
-    let handle = held.handle.join(" ");
+    let handle = held.handle.to_string();
     let header = ChangeInvisibleRequest {
         consumer_group: habit.group,
         topic: &held.queue.topic,
@@ -279,8 +226,8 @@ async fn renew(client: &mut Client, habit: Habit, held: &mut Held) -> bool {
     let header = ChangeInvisibleResponse::parse(&answer.fields);
     let header =
         header.unwrap_or_else(|error| panic!("a changed time that cannot be read: {error}"));
-    held.handle[1] = header.pop_time.to_string();
-    held.handle[2] = header.invisible_time.to_string();
+    held.handle.pop_time = header.pop_time;
+    held.handle.invisible_time = header.invisible_time;
     client.around.steps.take_in(Step::LeaseEnd, invisible_ms);
     true
 }
