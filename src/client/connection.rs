@@ -177,8 +177,11 @@ fn deliver_answers(buffer: &mut BytesMut, waiting: &Waiting, asked: &Asked) -> R
     while let Some(frame) = frame::cut(buffer).map_err(|error| error.to_string())? {
         let command = RemotingCommand::decode(frame).map_err(|error| error.to_string())?;
         if !command.is_response() {
-            if let Some(Err(error)) = asked.as_ref().map(|asked| asked.try_send(command)) {
-                tracing::warn!(%error, "a request of a broker is dropped");
+            let full = asked
+                .as_ref()
+                .is_some_and(|asked| asked.try_send(command).is_err());
+            if full {
+                tracing::warn!("a request of a broker is dropped: nobody takes them fast enough");
             }
             continue;
         }

@@ -114,7 +114,7 @@ fn level_names(levels: &[Duration]) -> String {
         let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
         let whole = units
             .into_iter()
-            .find(|(unit, _)| seconds > 0 && seconds % unit == 0);
+            .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
         let (unit, letter) = whole.unwrap_or((1, 's'));
         format!("{}{letter}", seconds / unit)
     };
