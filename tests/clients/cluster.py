@@ -5,8 +5,9 @@ cluster again:
 
     python cluster.py -- pytest test_produce.py
 
-The command sees GANTRY_NAMESRV (all name servers, separated by ';') and GANTRY_CLUSTER (the JSON line that
-`gantry dev --json` printed).
+The command sees GANTRY_NAMESRV (all name servers, separated by ';'), GANTRY_CLUSTER (the JSON line that
+`gantry dev --json` printed), and GANTRY_LOSSY, a name server that leads over a way on which the first answer to each
+send becomes an error.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+
+import lossy
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60
@@ -259,7 +262,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="gantry-clients-") as data, Cluster(data, options.nodes) as cluster:
         client_home(pathlib.Path(data) / "home")
         environment = dict(os.environ, GANTRY_NAMESRV=cluster.namesrv, GANTRY_CLUSTER=cluster.json_line)
-        code = subprocess.run(command, env=environment).returncode
+        with lossy.Lossy(cluster.nodes[1]["namesrv"], lossy.SYSTEM_ERROR) as way:
+            code = subprocess.run(command, env=environment | {"GANTRY_LOSSY": way.namesrv}).returncode
         if code != 0:
             print(f"the cluster's log ends with:\n{cluster.log_tail()}", file=sys.stderr)
     return code
