@@ -171,7 +171,8 @@ class Cluster:
         return max(claims)[1] if claims else None
 
     def settled(self):
-        """Whether every node answers, knows a leader of each of its groups and has applied what it committed."""
+        """Whether every node answers, knows a leader of each of its groups and has applied what any node committed."""
+        committed, applied = {}, []
         for node_id, node in self.nodes.items():
             status = self.status(node_id)
             if status is None or len(status["groups"]) < len(node["groups"]):
@@ -179,9 +180,10 @@ class Cluster:
             for entry in status["groups"]:
                 if not entry["leader"] or entry["role"] not in ("leader", "follower"):
                     return False
-                if (entry["applied"] or 0) < (entry["committed"] or 0):
-                    return False
-        return True
+                name = entry["name"]
+                committed[name] = max(committed.get(name, 0), entry["committed"] or 0)
+                applied.append((name, entry["applied"] or 0))
+        return all(index >= committed[name] for name, index in applied)
 
     def kill(self, node_id):
         """kill -9 one node; returns the wall clock time in seconds right before the signal."""
