@@ -31,6 +31,15 @@ pub const HOLD: Duration = Duration::from_millis(2200);
 /// How soon an attempt that a leader turned down is made again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What became of commands.
+#[derive(Debug)]
+pub struct Executed {
+    /// One for each command.
+    pub results: Vec<CommandResult>,
+    /// They were written before with unknown outcome: what the results say was not there may have been there.
+    pub again: bool,
+}
+
 /// A hosted group.
 pub struct Group {
     /// Its id: the place in the configuration.
@@ -97,11 +106,22 @@ impl Group {
     /// [`Failure::Unsettled`]: written again it would undo what others wrote in between.
     pub async fn execute(
         &self,
-        mut commands: Vec<Command>,
+        commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Vec<CommandResult>, Failure> {
+        let executed = self.execute_and_tell(commands, deadline).await?;
+        Ok(executed.results)
+    }
+
+    /// The same for whoever answers by what the results say.
+    pub async fn execute_and_tell(
+        &self,
+        mut commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Executed, Failure> {
         let mut leadership = self.replica.leadership();
         let mut held = None;
+        let mut again = false;
         loop {
             let now = *leadership.borrow_and_update();
             let attempt = match now.leader {
@@ -114,11 +134,12 @@ impl Group {
             match attempt {
                 Err(Failure::NotLeader) => {}
                 Err(Failure::Unsettled) if commands.iter().all(Command::may_repeat) => {
+                    again = true;
                     if !planted(Bug::OffsetsOutOfOrder) {
                         only_advance(&mut commands);
                     }
                 }
-                settled => return settled,
+                settled => return settled.map(|results| Executed { results, again }),
             }
             held.get_or_insert_with(|| self.metrics.hold());
             if !wait_for_change(&mut leadership, deadline).await {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::catalog;
 use crate::error::Failure;
-use crate::group::Group;
+use crate::group::{Executed, Group};
 
 /// Messages that may share a unique key and are looked at.
 const MESSAGES_MAX: usize = 64;
@@ -66,7 +66,8 @@ pub async fn find(
     ))
 }
 
-/// Makes sure that the message that waits at a place never comes.
+/// Makes sure that the message that waits at a place never comes. Fails with [`Failure::Unsettled`] if that
+/// was asked of a leader that fell, and nobody knows whether the message was taken back or delivered.
 pub async fn cancel(
     group: &Group,
     place: PhysicalOffset,
@@ -75,15 +76,37 @@ pub async fn cancel(
     let unpark = Command::Unpark {
         places: vec![place],
     };
-    match group.execute(vec![unpark], deadline).await?[..] {
+    outcome(&group.execute_and_tell(vec![unpark], deadline).await?)
+}
+
+fn outcome(executed: &Executed) -> Result<(), Failure> {
+    match executed.results[..] {
         [CommandResult::Resolved(1)] => Ok(()),
+        // It may have been this recall that resolved it.
+        _ if executed.again => Err(Failure::Unsettled),
         _ => Err(nothing("the message was delivered just now")),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recall_that_was_written_twice_says_nothing_about_what_is_gone() {
+        let of = |resolved, again| {
+            let results = vec![CommandResult::Resolved(resolved)];
+            outcome(&Executed { results, again })
+        };
+        assert_eq!((of(1, false), of(1, true)), (Ok(()), Ok(())));
+        let nothing = of(0, false).unwrap_err();
+        assert!(matches!(
+            nothing,
+            Failure::Code(ResponseCode::ILLEGAL_OPERATION, _)
+        ));
+        assert_eq!(of(0, true), Err(Failure::Unsettled));
+    }
 
     #[test]
     fn a_key_may_come_with_its_topic() {
