@@ -112,7 +112,7 @@ async fn send(asker: &mut Asker, parcel: &Parcel) -> Outcome<bool> {
             tries: 1,
             half: false,
             delay_ms: None,
-            once: false,
+            once_ms: None,
         };
         calls.push(asker.begin(Request::Send(send))?);
     }
