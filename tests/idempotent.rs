@@ -7,8 +7,12 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+use gantry_protocol::batch::{self, BatchMessage};
 use gantry_protocol::bodies::{TopicRoute, perm};
-use gantry_protocol::headers::{RouteRequest, SendRequest, SendResponse};
+use gantry_protocol::headers::{EndTransactionRequest, RouteRequest, SendRequest, SendResponse};
+use gantry_protocol::message_id::OffsetMessageId;
+use gantry_protocol::properties::Builder;
 use gantry_protocol::recall::RecallHandle;
 use gantry_protocol::{RemotingCommand, RequestCode, ResponseCode};
 use tokio::time::{Instant, sleep};
@@ -147,6 +151,111 @@ async fn a_message_that_waits_is_kept_once_until_it_is_recalled() {
     assert_eq!(bodies(&arrived(&mut client, "T", 1).await), ["soon"]);
     let late = told_of(sent(&mut client, send("T", "soon", &soon)).await);
     assert_eq!(late, first, "it has come already");
+    node.stop().await;
+}
+
+/// A batch for topic `T` of messages whose keys are their bodies.
+fn batch_of(bodies: &[&str]) -> RemotingCommand {
+    let mut bytes = BytesMut::new();
+    for body in bodies {
+        let mut properties = Builder::new();
+        properties.push("UNIQ_KEY", body);
+        let part = BatchMessage {
+            flag: 0,
+            body: body.as_bytes(),
+            properties: &properties.finish(),
+        };
+        batch::encode(&part, &mut bytes);
+    }
+    let header = SendRequest {
+        producer_group: "P",
+        topic: "T",
+        default_topic: "TBW102",
+        default_topic_queue_nums: 1,
+        born_timestamp: 1,
+        batch: Some(true),
+        ..SendRequest::default()
+    };
+    let code = RequestCode::SEND_BATCH_MESSAGE;
+    let mut request = RemotingCommand::request(code, 0);
+    header.write(code, &mut request.fields);
+    request.with_body(bytes.freeze())
+}
+
+/// The places in the log that the answer to a batch names.
+fn places(told: &Told) -> Vec<&str> {
+    told.id.split(',').map(|id| &id[16..]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_message_of_a_batch_is_looked_at_by_itself() {
+    let node = OneNode::start().await;
+    let mut client = node.connect().await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=10m")).await;
+    let single = told(&mut client, "T", "b", "b").await;
+    let first = told_of(sent(&mut client, batch_of(&["a", "b", "c", "a"])).await);
+    let at = places(&first);
+    assert_eq!(first.offset, 1, "the first of them is new");
+    assert_eq!((at[1], at[3]), (place(&single), at[0]));
+    let again = told_of(sent(&mut client, batch_of(&["a", "b", "c", "a"])).await);
+    assert_eq!(again, first);
+    let mixed = told_of(sent(&mut client, batch_of(&["c", "d"])).await);
+    assert_eq!((mixed.offset, places(&mixed)[0]), (2, at[2]));
+    let single = told(&mut client, "T", "d", "d").await;
+    assert_eq!(place(&single), places(&mixed)[1]);
+    let kept = bodies(&pull_all(&mut client, "T").await);
+    assert_eq!(kept, ["b", "a", "c", "d"]);
+    node.stop().await;
+}
+
+/// A half message for topic `T`, whose key is its body; where it is.
+async fn half(client: &mut Connection, body: &str) -> Told {
+    let header = SendRequest {
+        sys_flag: 4,
+        ..SendRequest::default()
+    };
+    let given = [("TRAN_MSG", "true"), ("PGROUP", "P"), ("UNIQ_KEY", body)];
+    let answer = sent(client, send_with(header, "T", body, &given)).await;
+    let header = SendResponse::parse(&answer.fields).unwrap();
+    assert_eq!(header.transaction_id, Some(body));
+    told_of(answer)
+}
+
+/// Commits (8) or rolls back (12) what the sender of a half message was told of.
+fn end(half: &Told, how: i32) -> RemotingCommand {
+    let id: OffsetMessageId = half.id.parse().unwrap();
+    let header = EndTransactionRequest {
+        producer_group: "P",
+        tran_state_table_offset: half.offset,
+        commit_log_offset: id.physical_offset,
+        commit_or_rollback: how,
+        msg_id: "id",
+        ..EndTransactionRequest::default()
+    };
+    let mut request = RemotingCommand::request(RequestCode::END_TRANSACTION, 0);
+    header.write(&mut request.fields);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_message_is_kept_once_until_it_is_rolled_back() {
+    let node = OneNode::start().await;
+    let mut client = node.connect().await;
+    sent(&mut client, create_topic("T", 1, "+idempotent.window=10m")).await;
+    let first = half(&mut client, "kept").await;
+    let copy = half(&mut client, "kept").await;
+    assert_eq!(copy, first, "what it is ended with, too");
+    sent(&mut client, end(&copy, 8)).await;
+    assert_eq!(half(&mut client, "kept").await, first);
+    let ended = client.ask(end(&first, 8)).await;
+    assert_eq!(ended.response_code(), ResponseCode::ILLEGAL_OPERATION);
+    let dropped = half(&mut client, "dropped").await;
+    sent(&mut client, end(&dropped, 12)).await;
+    let anew = half(&mut client, "dropped").await;
+    assert_ne!(anew, dropped, "what was rolled back is forgotten");
+    sent(&mut client, end(&anew, 8)).await;
+    let kept = bodies(&arrived(&mut client, "T", 2).await);
+    assert_eq!(kept, ["kept", "dropped"]);
     node.stop().await;
 }
 

@@ -20,6 +20,7 @@ mod run;
 mod sender;
 mod stamp;
 mod tally;
+mod unique;
 
 use std::io::IsTerminal;
 use std::num::NonZeroU64;
@@ -145,6 +146,7 @@ impl Bench {
             header: self.ground_args.header,
             size,
             batch,
+            keyed: false,
             producers,
             queues: self
                 .ground

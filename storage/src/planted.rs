@@ -39,6 +39,7 @@ pub enum Bug {
     CommitTwice,
     LeasesEndWithTerm,
     RetryNotCounted,
+    CopyStored,
 }
 
 /// Whether a defect is in force.
@@ -71,7 +72,7 @@ mod switch {
 
     impl Bug {
         /// All of them: the simulation must find each.
-        pub const ALL: [Self; 28] = [
+        pub const ALL: [Self; 29] = [
             Self::AckBeforeSync,
             Self::AckAtAppend,
             Self::VoteNotSynced,
@@ -100,6 +101,7 @@ mod switch {
             Self::CommitTwice,
             Self::LeasesEndWithTerm,
             Self::RetryNotCounted,
+            Self::CopyStored,
         ];
 
         /// What commands call it.
@@ -179,6 +181,7 @@ mod switch {
                     "retry-not-counted",
                     "messages that come again do not say how often",
                 ),
+                Self::CopyStored => ("copy-stored", "a new leader forgets all sends"),
             }
         }
     }

@@ -5,8 +5,9 @@ cluster again:
 
     python cluster.py -- pytest test_produce.py
 
-The command sees GANTRY_NAMESRV (all name servers, separated by ';') and GANTRY_CLUSTER (the JSON line that
-`gantry dev --json` printed).
+The command sees GANTRY_NAMESRV (all name servers, separated by ';'), GANTRY_CLUSTER (the JSON line that
+`gantry dev --json` printed), and GANTRY_LOSSY, a name server that leads over a way on which the first answer to each
+send becomes an error.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+
+import lossy
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 60
@@ -168,7 +171,8 @@ class Cluster:
         return max(claims)[1] if claims else None
 
     def settled(self):
-        """Whether every node answers, knows a leader of each of its groups and has applied what it committed."""
+        """Whether every node answers, knows a leader of each of its groups and has applied what any node committed."""
+        committed, applied = {}, []
         for node_id, node in self.nodes.items():
             status = self.status(node_id)
             if status is None or len(status["groups"]) < len(node["groups"]):
@@ -176,9 +180,10 @@ class Cluster:
             for entry in status["groups"]:
                 if not entry["leader"] or entry["role"] not in ("leader", "follower"):
                     return False
-                if (entry["applied"] or 0) < (entry["committed"] or 0):
-                    return False
-        return True
+                name = entry["name"]
+                committed[name] = max(committed.get(name, 0), entry["committed"] or 0)
+                applied.append((name, entry["applied"] or 0))
+        return all(index >= committed[name] for name, index in applied)
 
     def kill(self, node_id):
         """kill -9 one node; returns the wall clock time in seconds right before the signal."""
@@ -259,7 +264,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="gantry-clients-") as data, Cluster(data, options.nodes) as cluster:
         client_home(pathlib.Path(data) / "home")
         environment = dict(os.environ, GANTRY_NAMESRV=cluster.namesrv, GANTRY_CLUSTER=cluster.json_line)
-        code = subprocess.run(command, env=environment).returncode
+        with lossy.Lossy(cluster.nodes[1]["namesrv"], lossy.SYSTEM_ERROR) as way:
+            code = subprocess.run(command, env=environment | {"GANTRY_LOSSY": way.namesrv}).returncode
         if code != 0:
             print(f"the cluster's log ends with:\n{cluster.log_tail()}", file=sys.stderr)
     return code

@@ -39,11 +39,11 @@ class World:
         """Names of all broker groups."""
         return sorted({name for node in self.nodes for name in node["groups"]})
 
-    def topic(self, queues=QUEUES):
+    def topic(self, queues=QUEUES, attributes=""):
         """A fresh topic with `queues` queues in every broker group, visible in every name server's route."""
         topic = self.name("topic")
         for broker in self.brokers:
-            remoting.create_topic(self.address(broker), topic, queues)
+            remoting.create_topic(self.address(broker), topic, queues, attributes)
         wanted = {broker: queues for broker in self.brokers}
         for node in self.nodes:
             eventually(lambda: remoting.route(node["namesrv"], topic) == wanted, 10, f"{topic} at node {node['id']}")

@@ -80,10 +80,11 @@ def call(address, code, fields, body=b"", timeout_s=5.0):
         return connection.call(code, fields, body)
 
 
-def create_topic(address, topic, queues):
-    """Create `topic` in the group whose address this is."""
+def create_topic(address, topic, queues, attributes=""):
+    """Create `topic` in the group whose address this is; attributes are in the form `+name=value`."""
     fields = {"topic": topic, "defaultTopic": "TBW102", "readQueueNums": queues, "writeQueueNums": queues}
     fields |= {"perm": 6, "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": "false"}
+    fields |= {"attributes": attributes} if attributes else {}
     answer = call(address, CREATE_TOPIC, fields)
     assert answer.code == SUCCESS, f"creating {topic} at {address}: {answer.code} {answer.remark}"
 

@@ -34,7 +34,10 @@ async fn produce_all(bench: &mut Bench, args: &ProduceArgs) -> Outcome {
                     batch: args.batch,
                     ..sending(bench, ("produce", run), &args.send, (size, outstanding))
                 };
-                let load = bench.load(size, args.batch, args.send.producers);
+                let load = Load {
+                    keyed: args.unique_keys,
+                    ..bench.load(size, args.batch, args.send.producers)
+                };
                 let pace = PaceOf::Closed {
                     outstanding,
                     messages_max: u64::MAX,

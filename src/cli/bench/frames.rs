@@ -7,8 +7,11 @@ use bytes::{Bytes, BytesMut};
 use clap::ValueEnum;
 use gantry_protocol::bodies::{Heartbeat, ProducerData};
 use gantry_protocol::headers::{PullRequest, SendRequest, pull_flags};
+use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::topic::DEFAULT_TOPIC;
 use gantry_protocol::{Encoding, RemotingCommand, RequestCode, batch};
+
+use super::unique::{KEY_BYTES, KEY_PLACEHOLDER};
 
 /// Sends and pulls are numbered from here, so that each number has ten digits.
 pub(super) const OPAQUE_FIRST: i32 = 1_000_000_000;
@@ -66,6 +69,19 @@ pub(super) struct SendFrame {
     opaque_is_text: bool,
     born_at: usize,
     producer_at: usize,
+    /// Where the unique key is, if there is one.
+    key_at: Option<usize>,
+}
+
+/// What a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// One message.
+    Message,
+    /// One message with a unique key.
+    KeyedMessage,
+    /// A batch of messages.
+    Batch,
 }
 
 /// The parts of a send that differ from one send to the next.
@@ -77,23 +93,31 @@ pub(super) struct Variable<'a> {
     pub(super) producer: u32,
     /// The time as [`Born`] has it.
     pub(super) born: &'a [u8; 13],
+    /// The message's unique key, where it carries one.
+    pub(super) key: Option<&'a [u8; KEY_BYTES]>,
 }
 
 impl SendFrame {
-    /// Encodes a send of a body of `body_bytes`, a batch of messages if `is_batch`.
+    /// Encodes a send of a body of `body_bytes`.
     ///
     /// # Errors
     /// The frame would be too large.
     pub(super) fn new(
         kind: HeaderKind,
         queue: &Queue,
-        is_batch: bool,
+        carries: Carries,
         body_bytes: usize,
     ) -> Result<SendFrame, String> {
+        let is_batch = carries == Carries::Batch;
         let code = match is_batch {
             true => RequestCode::SEND_BATCH_MESSAGE,
             false => RequestCode::SEND_MESSAGE_V2,
         };
+        let mut properties = Builder::new();
+        let is_keyed = carries == Carries::KeyedMessage;
+        if is_keyed {
+            properties.push(names::UNIQ_KEY, KEY_PLACEHOLDER);
+        }
         let producer = producer_group(0);
         let header = SendRequest {
             producer_group: &producer,
@@ -105,6 +129,7 @@ impl SendFrame {
             reconsume_times: Some(0),
             unit_mode: Some(false),
             batch: Some(is_batch),
+            properties: is_keyed.then(|| properties.as_str()),
             ..SendRequest::default()
         };
         let mut request = RemotingCommand::request(code, OPAQUE_FIRST);
@@ -122,12 +147,17 @@ impl SendFrame {
         };
         let born_at = start_of_field(&head, kind, "g", &BORN_MS.to_string());
         let producer_at = start_of_field(&head, kind, "a", &producer) + producer.len() - 6;
+        let key_at = is_keyed.then(|| {
+            let name_end = end_of(&head, names::UNIQ_KEY.as_bytes());
+            name_end + end_of(&head[name_end..], KEY_PLACEHOLDER.as_bytes()) - KEY_BYTES
+        });
         Ok(SendFrame {
             head,
             opaque_at,
             opaque_is_text,
             born_at,
             producer_at,
+            key_at,
         })
     }
 
@@ -147,6 +177,9 @@ impl SendFrame {
         head[self.born_at..][..13].copy_from_slice(variable.born);
         if variable.producer != 0 {
             put_digits(&mut head[self.producer_at..][..6], variable.producer);
+        }
+        if let (Some(at), Some(key)) = (self.key_at, variable.key) {
+            head[at..][..KEY_BYTES].copy_from_slice(key);
         }
     }
 }
@@ -282,7 +315,7 @@ fn end_of(head: &[u8], pattern: &[u8]) -> usize {
 }
 
 /// Writes a number with leading zeros.
-fn put_digits(place: &mut [u8], mut number: u32) {
+pub(super) fn put_digits(place: &mut [u8], mut number: u32) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
@@ -312,12 +345,13 @@ mod tests {
         };
         let body = body(10, 1);
         for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
-            let frame = SendFrame::new(kind, &queue, false, body.len()).unwrap();
+            let frame = SendFrame::new(kind, &queue, Carries::KeyedMessage, body.len()).unwrap();
             let mut out = b"before".to_vec();
             let variable = Variable {
                 opaque: 1_000_000_042,
                 producer: 17,
                 born: b"1700000000001",
+                key: Some(b"0123456789abcdef0123456789abcdef"),
             };
             frame.append(&variable, &mut out);
             out.extend_from_slice(&body);
@@ -330,6 +364,8 @@ mod tests {
                 (queue.topic.as_str(), queue.id)
             );
             assert_eq!(header.born_timestamp, 1_700_000_000_001);
+            let key = "UNIQ_KEY\u{1}0123456789abcdef0123456789abcdef\u{2}";
+            assert_eq!(header.properties, Some(key));
             assert_eq!((sent.body.len(), header.is_batch()), (10, false));
         }
     }
@@ -341,12 +377,13 @@ mod tests {
             id: 0,
         };
         let body = body(100, 3);
-        let frame = SendFrame::new(HeaderKind::Json, &queue, true, body.len()).unwrap();
+        let frame = SendFrame::new(HeaderKind::Json, &queue, Carries::Batch, body.len()).unwrap();
         let mut out = Vec::new();
         let variable = Variable {
             opaque: OPAQUE_FIRST,
             producer: 0,
             born: b"1700000000001",
+            key: None,
         };
         frame.append(&variable, &mut out);
         out.extend_from_slice(&body);

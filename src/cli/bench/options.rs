@@ -114,6 +114,10 @@ pub(crate) struct ProduceArgs {
     /// Messages of one request; 1 sends them one by one.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = up_to(10_000))]
     pub(super) batch: u32,
+    /// Give each message a unique key, as stock clients do; an idempotent topic (gantry topic create
+    /// --idempotent) looks for each.
+    #[arg(long, conflicts_with = "batch")]
+    pub(super) unique_keys: bool,
     #[command(flatten)]
     pub(super) measure: MeasureArgs,
 }

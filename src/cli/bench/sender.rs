@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::answers::Answer;
 use super::connection::{Flight, Flights};
 use super::driver::{Driver, Lost};
-use super::frames::{self, Born, HeaderKind, Queue, SendFrame, Variable};
+use super::frames::{self, Born, Carries, HeaderKind, Queue, SendFrame, Variable};
 use super::pacing::{Schedule, Walk};
 use super::stamp::Stamp;
 use super::tally::{Gaps, Tally};
+use super::unique::Keys;
 
 /// After a refusal the connection waits, so that a broker that refuses is not asked a million times a second.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -27,6 +28,8 @@ pub(super) struct Load {
     pub(super) size: usize,
     /// Messages of one request.
     pub(super) batch: u32,
+    /// Whether each message has a unique key. One of a batch has none.
+    pub(super) keyed: bool,
     /// Producers that the connections belong to in turn.
     pub(super) producers: u32,
     /// The queues of each group, used in turn.
@@ -68,6 +71,8 @@ pub(super) struct Sender {
     next_heartbeat: Instant,
     next_silence_check: Instant,
     born: Born,
+    /// The keys of messages, if they have any.
+    keys: Option<Keys>,
     counted_from: Option<Instant>,
     pub(super) tally: Tally,
     pub(super) gaps: Option<Gaps>,
@@ -86,7 +91,12 @@ impl Sender {
         stamp: Option<Stamp>,
     ) -> Result<Sender, String> {
         let body = frames::body(load.size, load.batch);
-        let frame = |queue: &Queue| SendFrame::new(load.header, queue, load.batch > 1, body.len());
+        let carries = match (load.batch > 1, load.keyed) {
+            (true, _) => Carries::Batch,
+            (false, true) => Carries::KeyedMessage,
+            (false, false) => Carries::Message,
+        };
+        let frame = |queue: &Queue| SendFrame::new(load.header, queue, carries, body.len());
         let mut by_group = Vec::new();
         for queues in &load.queues {
             let encoded: Result<Vec<SendFrame>, String> = queues.iter().map(frame).collect();
@@ -107,6 +117,7 @@ impl Sender {
             next_heartbeat: now,
             next_silence_check: now,
             born: Born::new(),
+            keys: load.keyed.then(Keys::new),
             counted_from: None,
             tally: Tally::new(),
             gaps: retries.then(|| Gaps::new(load.queues.len(), now)),
@@ -229,6 +240,7 @@ impl Sender {
             opaque: connection.flights.put(Flight { from, sent: now }),
             producer: index as u32 % self.load.producers,
             born,
+            key: self.keys.as_mut().map(Keys::next),
         };
         frame.append(&variable, &mut connection.out);
         let start = connection.out.len();

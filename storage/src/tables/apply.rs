@@ -249,6 +249,9 @@ impl Tables {
         if planted(Bug::LocksForgotten) {
             self.locks = Locks::default();
         }
+        if planted(Bug::CopyStored) {
+            self.recent_sends = RecentSends::default();
+        }
         self.locks.renew_all(self.clock_ms);
     }
 

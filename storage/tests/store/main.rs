@@ -3,6 +3,7 @@
 
 mod apply;
 mod crash;
+mod once;
 mod parked;
 mod pop;
 mod rebuild;

@@ -37,24 +37,30 @@ pub struct Rig {
     pub store: Store,
     writer: Option<JoinHandle<()>>,
     database: Option<sled::Db>,
+    segment_bytes: u64,
     pub now_ms: u64,
 }
 
 impl Rig {
     /// Opens what is in `dir` and applies the whole log.
     pub fn open(dir: &Path) -> Self {
-        Self::open_with(dir, false)
+        Self::open_with(dir, false, SEGMENT_BYTES)
     }
 
     /// Also with a copy of the tables.
     pub fn open_with_copy(dir: &Path) -> Self {
-        Self::open_with(dir, true)
+        Self::open_with(dir, true, SEGMENT_BYTES)
     }
 
-    fn open_with(dir: &Path, copied: bool) -> Self {
+    /// With segments of another size.
+    pub fn open_with_segments(dir: &Path, segment_bytes: u64) -> Self {
+        Self::open_with(dir, false, segment_bytes)
+    }
+
+    fn open_with(dir: &Path, copied: bool, segment_bytes: u64) -> Self {
         let fs = Arc::new(RealFs);
         let config = LogConfig {
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes,
             tail: TailBudget::new(32 << 10),
             ..Default::default()
         };
@@ -76,6 +82,7 @@ impl Rig {
             store,
             writer,
             database,
+            segment_bytes,
             now_ms,
         };
         rig.catch_up();
@@ -106,10 +113,10 @@ impl Rig {
     /// Closes everything and opens it again; `meanwhile` runs in between.
     pub fn reopen_after(mut self, meanwhile: impl FnOnce(&Path)) -> Self {
         let copied = self.database.take().is_some();
-        let dir = self.dir.clone();
+        let (dir, segment_bytes) = (self.dir.clone(), self.segment_bytes);
         drop(self);
         meanwhile(&dir);
-        Self::open_with(&dir, copied)
+        Self::open_with(&dir, copied, segment_bytes)
     }
 
     /// Flips all bits of some units in the file of a queue.

@@ -210,9 +210,9 @@ pub struct Send {
     /// How long its delivery is to be put off, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Whether the broker promises to keep one copy of all sends of this id.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub once: bool,
+    /// For how long the broker promises to keep one copy of all sends of this id, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once_ms: Option<u64>,
 }
 
 impl Send {

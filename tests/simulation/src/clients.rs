@@ -8,6 +8,7 @@ mod lockers;
 mod poppers;
 mod producers;
 mod registers;
+mod repeaters;
 mod returners;
 mod seekers;
 mod timed;
@@ -106,6 +107,7 @@ impl Clients {
             for number in 0..2 {
                 running.spawn_on(poppers::run(client(&format!("popper{number}"))), &handle);
             }
+            running.spawn_on(repeaters::run(client("repeater")), &handle);
         }
         Clients {
             runtime,

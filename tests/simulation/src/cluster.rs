@@ -27,10 +27,14 @@ pub const TOPICS: [&str; 2] = ["orders", "events"];
 /// Queues of each topic.
 pub const QUEUES: u16 = 2;
 
-/// Topics of messages that wait, are popped or handed back, with their queues; and those that they come again
-/// in.
-pub const FEATURE_TOPICS: [(&str, u16); 4] =
-    [("timed", 2), ("popped", 2), ("ordered", 1), ("returned", 1)];
+/// Topics of messages that wait, are popped, handed back or kept once, with their queues.
+pub const FEATURE_TOPICS: [(&str, u16); 5] = [
+    ("timed", 2),
+    ("popped", 2),
+    ("ordered", 1),
+    ("returned", 1),
+    ("once", 2),
+];
 /// Those that the broker makes, with one queue each.
 pub const COPIES: [&str; 3] = [
     "%RETRY%poppers_popped",
@@ -126,7 +130,7 @@ pub struct Shape {
     pub think_ms: u64,
     /// Topics are created by the first send.
     pub auto_create: bool,
-    /// Messages wait, are popped and handed back, and leaders die at the steps of that.
+    /// Messages wait, are popped, handed back and sent again, and leaders die at the steps of that.
     pub features: bool,
 }
 

@@ -42,11 +42,13 @@ pub enum Step {
     SendBack,
     /// One that was handed back comes again.
     Retry,
+    /// A message whose send nobody has answered is sent again.
+    SendAgain,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Step; 14] = [
+    pub const ALL: [Step; 15] = [
         Step::Delay,
         Step::Recall,
         Step::Due,
@@ -61,6 +63,7 @@ impl Step {
         Step::LeaseEnd,
         Step::SendBack,
         Step::Retry,
+        Step::SendAgain,
     ];
 }
 

@@ -205,7 +205,7 @@ fn to_send(topic: &str, id: u64, body: &[u8]) -> Send {
         tries: 1,
         half: false,
         delay_ms: None,
-        once: false,
+        once_ms: None,
     }
 }
 

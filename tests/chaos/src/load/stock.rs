@@ -190,7 +190,7 @@ impl Told {
             tries: TRIES,
             half: false,
             delay_ms: None,
-            once: false,
+            once_ms: None,
         }
     }
 

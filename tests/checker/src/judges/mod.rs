@@ -59,7 +59,7 @@ pub(crate) fn all(bounds: &Bounds) -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(places::Places::new(bounds)),
         Box::new(lookups::Lookups::new(bounds)),
-        Box::new(messages::Messages::default()),
+        Box::new(messages::Messages::new(bounds)),
         Box::new(order::Orders::default()),
         Box::new(ends::Ends::default()),
         Box::new(cursors::Cursors::default()),

@@ -71,5 +71,5 @@ impl Producer {
 }
 
 fn is_plain_send(call: &Call) -> bool {
-    matches!(&call.request, Request::Send(send) if send.is_plain() && !send.once)
+    matches!(&call.request, Request::Send(send) if send.is_plain() && send.once_ms.is_none())
 }

@@ -549,18 +549,6 @@ fn i12_a_pull_is_sent_back_behind_an_ack() {
 }
 
 #[test]
-fn i13_a_key_gives_two_offsets() {
-    told(Invariant::I13, |script, bad| {
-        let once = gantry_checker::event::Send {
-            once: true,
-            ..message_to_send(1)
-        };
-        script.call("p", Request::Send(once.clone()), sent(&queue(0), 0));
-        script.call("p", Request::Send(once), sent(&queue(0), u64::from(bad)));
-    });
-}
-
-#[test]
 fn i14_an_isolated_node_acks() {
     told(Invariant::I14, |script, bad| {
         script.note(fault("cut", FaultClass::Isolate));

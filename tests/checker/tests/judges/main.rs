@@ -8,5 +8,6 @@ mod features;
 mod files;
 mod lookups;
 mod mutations;
+mod once;
 mod script;
 mod simulated;

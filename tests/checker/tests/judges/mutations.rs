@@ -254,7 +254,9 @@ fn two_messages_of_a_producer_change_places() {
         // Sends under a key may give an offset of old.
         let is_ordered = |events: &[Event], at: usize| {
             let request = request_of(events, at);
-            request.is_some_and(|(_, request)| matches!(request, Request::Send(send) if !send.once))
+            request.is_some_and(
+                |(_, request)| matches!(request, Request::Send(send) if send.once_ms.is_none()),
+            )
         };
         let (first, second) = loop {
             let first = any(events, random, is_sent);

@@ -123,7 +123,7 @@ pub fn message_to_send(id: u64) -> Send {
         tries: 1,
         half: false,
         delay_ms: None,
-        once: false,
+        once_ms: None,
     }
 }
 

@@ -13,6 +13,8 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const LEASE_NS: u64 = 400 * MS;
 const INVISIBLE_MS: u64 = 300;
 const DELAY_MS: u64 = 250;
+/// Longer than any history.
+const ONCE_MS: u64 = 24 * 3_600_000;
 /// Events between two changes of the weather.
 const FAULT_EVERY: usize = 600;
 
@@ -27,6 +29,11 @@ pub fn bounds() -> Bounds {
         late_ns: 500 * MS,
         ..Bounds::default()
     }
+}
+
+/// Every fourth message has a key.
+fn once_ms(id: u64) -> Option<u64> {
+    id.is_multiple_of(4).then_some(ONCE_MS)
 }
 
 /// SplitMix64.
@@ -146,7 +153,7 @@ impl Broker {
             return sent_by(node, &queue, 1_000_000);
         }
         let offset = match self.keys.get(&send.id) {
-            Some(offset) if send.once => *offset,
+            Some(offset) if send.once_ms.is_some() => *offset,
             _ => self.append(&queue, send.id),
         };
         self.keys.insert(send.id, offset);
@@ -405,13 +412,13 @@ impl World {
                     // A message under a key is sent again.
                     let id = 4 * random.below(self.messages.div_ceil(4) as usize) as u64;
                     return Request::Send(Send {
-                        once: true,
+                        once_ms: Some(ONCE_MS),
                         ..message_to_send(id)
                     });
                 }
                 let mut send = message_to_send(self.messages);
-                send.once = self.messages.is_multiple_of(4);
-                let is_plain = send.once || !random.one_in(8);
+                send.once_ms = once_ms(self.messages);
+                let is_plain = send.once_ms.is_some() || !random.one_in(8);
                 if !is_plain && random.one_in(2) {
                     send.half = true;
                 } else if !is_plain {
@@ -566,7 +573,7 @@ impl World {
         // Each queue gets one message that nobody has consumed.
         for _ in 0..QUEUES {
             let mut send = message_to_send(self.messages);
-            send.once = self.messages.is_multiple_of(4);
+            send.once_ms = once_ms(self.messages);
             self.messages += 1;
             let answer = self.broker.send(&send, NODES[self.leader], self.script.at);
             self.script.call("producer", Request::Send(send), answer);

@@ -6,7 +6,7 @@ use gantry_protocol::headers::{CreateTopicRequest, TopicRequest};
 use gantry_protocol::{RequestCode, ResponseCode};
 use tokio::time::sleep;
 
-use super::{Client, Stage, queue, request};
+use super::{Client, Stage, queue, repeaters, request};
 use crate::cluster::{FEATURE_TOPICS, QUEUES, TOPICS};
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ pub(super) async fn run(mut client: Client) {
 }
 
 /// Creates a topic, unless the load ends before.
-async fn create_at_last(client: &mut Client, topic: &str) {
+pub(super) async fn create_at_last(client: &mut Client, topic: &str) {
     while client.stage() == Stage::Load && !create(client, topic).await {
         sleep(Duration::from_millis(50)).await;
     }
@@ -60,6 +60,7 @@ async fn create(client: &mut Client, topic: &str) -> bool {
         write_queue_nums: i32::from(queues),
         perm: 6,
         topic_filter_type: "SINGLE_TAG",
+        attributes: repeaters::attributes(topic),
         ..CreateTopicRequest::default()
     };
     let node = client.node();

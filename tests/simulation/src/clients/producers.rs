@@ -27,6 +27,21 @@ pub(super) struct Outgoing {
     body: Bytes,
 }
 
+impl Outgoing {
+    /// A send of it to a topic, for the history.
+    pub(super) fn to(&self, topic: &str) -> Send {
+        Send {
+            topic: topic.to_string(),
+            id: self.id,
+            crc: crc32fast::hash(&self.body),
+            tries: 1,
+            half: false,
+            delay_ms: None,
+            once_ms: None,
+        }
+    }
+}
+
 /// A message that was sent and waits.
 pub(super) struct Waiting {
     /// What it is known by.
@@ -66,18 +81,7 @@ impl Client {
     ) -> bool {
         let calls: Vec<u64> = messages
             .iter()
-            .map(|message| {
-                let send = Send {
-                    topic: to.topic.clone(),
-                    id: message.id,
-                    crc: crc32fast::hash(&message.body),
-                    tries: 1,
-                    half: false,
-                    delay_ms: None,
-                    once: false,
-                };
-                self.invoke(Request::Send(send))
-            })
+            .map(|message| self.invoke(Request::Send(message.to(&to.topic))))
             .collect();
         let asked = self.send_request(to, &messages);
         match self.call(node, asked, LIMIT).await {
@@ -112,13 +116,9 @@ impl Client {
     ) -> Option<Waiting> {
         let (node, message) = (self.node(), self.message());
         let send = Send {
-            topic: to.topic.clone(),
-            id: message.id,
-            crc: crc32fast::hash(&message.body),
-            tries: 1,
             half,
             delay_ms,
-            once: false,
+            ..message.to(&to.topic)
         };
         let call = self.invoke(Request::Send(send));
         let mut text = Builder::new();
@@ -151,7 +151,7 @@ impl Client {
         })
     }
 
-    fn send_request(&mut self, to: &Queue, messages: &[Outgoing]) -> RemotingCommand {
+    pub(super) fn send_request(&mut self, to: &Queue, messages: &[Outgoing]) -> RemotingCommand {
         let key_of = |message: &Outgoing| {
             let mut text = Builder::new();
             text.push(names::KEYS, &format!("k{}", message.id % 1_000));
@@ -211,7 +211,13 @@ impl Client {
         }
     }
 
-    fn acked(&self, node: NodeNumber, to: &Queue, calls: &[u64], answer: &RemotingCommand) {
+    pub(super) fn acked(
+        &self,
+        node: NodeNumber,
+        to: &Queue,
+        calls: &[u64],
+        answer: &RemotingCommand,
+    ) {
         let Ok(header) = SendResponse::parse(&answer.fields) else {
             panic!("an ack that cannot be read: {answer:?}");
         };
