@@ -6,13 +6,14 @@
 #   tests/bench/features.sh sends timers=100000   # parts of it
 #   tests/bench/features.sh table FILE...         # what was printed, as the tables of docs/performance.md
 #
-# Parts: sends reads timers; timers also with the number of them.
+# Parts: sends reads timers; timers also with the number of those that wait.
 #
 # Builds the release binary, starts three nodes on this machine with `gantry dev`, drives them with `gantry bench`, and
 # ends what it started. A line has what it was measured beside as "beside", and its turn: ratios are those of one turn.
 # "gone" is how long it took after a load until no timer waited any more. Settings beside those of nodes.sh are variables:
 #   GROUPS_EACH=1         groups of brokers                       READ_MESSAGES=1000000  messages of 1 KiB that are read
-#   TIMERS_AFTER=45s      when the first timer is due             TIMERS_WITHIN=120s     the time over which they are due
+#   TIMERS_COUNT=100000   timers that come, beside those that     TIMERS_WITHIN=60s      the time over which they are due
+#                         wait far longer                         TIMERS_AFTER=20s       when the first of them is due
 set -euo pipefail
 
 . "$(dirname "$0")/nodes.sh"
@@ -33,8 +34,8 @@ table() {
             + "\(map(rate / $rates["\(.beside) \(.beside) \(.turn)"]) | spread(2)) | "
             + "\(map(.p50_ms) | median | places(1)) / \(map(.p99_ms) | median | places(1)) | "
             + "\(map(cpu) | median | places(1)) |"),
-        "", "| timers | pending | late p50 / p99 / p99.9 / max, ms | early, again, missing |", "|---|---|---|---|",
-        (.[] | select(.case == "timers") | "| \(.messages) | \(.pending) | "
+        "", "| timers, others that wait | of which parked in time | late p50 / p99 / p99.9 / max, ms | early, again, missing |", "|---|---|---|---|",
+        (.[] | select(.case == "timers") | "| \(.messages), \(.system) | \(.pending) | "
             + "\([.p50_ms, .p99_ms, .p999_ms, .max_ms] | map(places(1) | tostring) | join(" / ")) | "
             + "\(.early), \(.again), \(.missing) |"),
         "", "| what | resident MiB, most so far |", "|---|---|",
@@ -56,7 +57,7 @@ for part in "$@"; do
     esac
 done
 broker_groups=${GROUPS_EACH:-1} read_messages=${READ_MESSAGES:-1000000}
-timers_after=${TIMERS_AFTER:-45s} timers_within=${TIMERS_WITHIN:-120s}
+timers_count=${TIMERS_COUNT:-100000} timers_after=${TIMERS_AFTER:-20s} timers_within=${TIMERS_WITHIN:-60s}
 prepare "$root/target/features"
 
 # one TURN BESIDE LABEL CASE ARGUMENT...: one load, with its turn and what it is measured beside.
@@ -119,24 +120,28 @@ measure_reads() {
     finish
 }
 
-# Timers: how late they come, and what the nodes need for them.
+# Timers: how late some come while many others wait, and what the nodes need for them.
 measure_timers() {
-    local count
+    local count turn
     for count in "$@"; do
         launch "$broker_groups"
         memory "timers=0, idle"
-        "$gantry" bench timers --address "$address" --pid "$pids" --system "timers=$count" -o json --count "$count" \
-            --after "$timers_after" --within "$timers_within" >"$data/timers.json" &
+        "$gantry" bench produce --address "$address" --topic far --delay 24h --outstanding 512 --duration 3600s \
+            --warm-up 0s >/dev/null 2>>"$data/far.log" &
         driver=$!
         until [ "$(timers_pending)" -ge "$count" ]; do
-            kill -0 "$driver" 2>/dev/null || die "the timers were not all parked before the first was due"
+            kill -0 "$driver" 2>/dev/null || die "timers cannot be parked: $(tail -n 1 "$data/far.log")"
             sleep 0.2
         done
-        memory "timers=$count, pending"
-        wait "$driver"
+        kill -INT "$driver"
+        wait "$driver" || true
         driver=''
-        cat "$data/timers.json"
-        memory "timers=$count, gone"
+        memory "timers=$(timers_pending), pending"
+        for turn in $(seq "$repeat"); do
+            "$gantry" bench timers --address "$address" --pid "$pids" --system "timers=$count" -o json \
+                --count "$timers_count" --after "$timers_after" --within "$timers_within"
+        done
+        memory "timers=$(timers_pending), after"
         finish
     done
 }

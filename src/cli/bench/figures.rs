@@ -304,7 +304,7 @@ mod tests {
             longest_gap_ms: Some(12.0),
             ..figures.clone()
         };
-        let (headings, rows) = as_table(&[figures, with_gap]);
+        let (headings, rows) = as_table(&[figures, with_gap.clone()]);
         assert!(rows.iter().all(|row| row.len() == headings.len()));
         assert_eq!(rows[1][15], "12.0");
         let with_more = Figures {

@@ -239,7 +239,10 @@ pub(super) struct Half {
 /// Commits a half message, and asks for an answer, which stock clients do not.
 pub(super) fn commit(kind: HeaderKind, opaque: i32, producer: u32, half: Half) -> Vec<u8> {
     let producer = producer_group(producer);
+    // Brokers want some id, and only log it.
+    let id = half.physical_offset.to_string();
     let header = EndTransactionRequest {
+        msg_id: &id,
         producer_group: &producer,
         tran_state_table_offset: half.queue_offset,
         commit_log_offset: half.physical_offset,
@@ -437,6 +440,25 @@ mod tests {
                 let is_half = messages == MessageKind::Transactional;
                 assert_eq!(header.sys_flag, if is_half { 4 } else { 0 });
             }
+        }
+    }
+
+    #[test]
+    fn a_commit_is_whole_in_either_encoding() {
+        let half = Half {
+            queue_offset: 7,
+            physical_offset: 4096,
+        };
+        for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
+            let sent = decoded(&commit(kind, OPAQUE_FIRST, 17, half));
+            let header = EndTransactionRequest::parse(&sent.fields).unwrap();
+            assert_eq!(header.producer_group, "gantry-bench-000017");
+            assert_eq!(header.tran_state_table_offset, 7);
+            assert_eq!(
+                (header.commit_log_offset, header.commit_or_rollback),
+                (4096, 8)
+            );
+            assert!(!sent.is_oneway());
         }
     }
 

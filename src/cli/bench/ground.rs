@@ -244,9 +244,15 @@ impl Wanted {
     ) -> Result<Vec<GroupGround>, Failure> {
         let brokers = routes.first().map(|route| route.broker_datas.clone());
         let all = brokers.unwrap_or_default().into_iter();
+        // One topic alone is driven where it can be: an idempotent one is written in one group.
+        let is_wanted = |name: &str| match (self.groups.is_empty(), routes) {
+            (true, [only]) => has_queues(only, name),
+            (true, _) => true,
+            (false, _) => self.groups.contains(name),
+        };
         let mut groups: Vec<GroupGround> = all
             .map(BrokerGroup::from)
-            .filter(|group| self.groups.is_empty() || self.groups.contains(&group.name))
+            .filter(|group| is_wanted(&group.name))
             .map(|group| GroupGround {
                 group,
                 queues: Vec::new(),
@@ -346,6 +352,10 @@ mod tests {
             .map(|ground| (ground.group.name.as_str(), ground.queues.len()))
             .collect();
         assert_eq!(shape, [("a", 3), ("b", 4)]);
+        let mut home = routes[..1].to_vec();
+        home[0].queue_datas[0].perm = perm::READ;
+        let alone = wanted(&[], None).groups_of(&topics[..1], &home).unwrap();
+        assert_eq!((alone.len(), alone[0].group.name.as_str()), (1, "a"));
         let only = wanted(&["b"], None).groups_of(&topics, &routes).unwrap();
         assert_eq!((only.len(), only[0].group.name.as_str()), (1, "b"));
     }
