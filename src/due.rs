@@ -29,6 +29,14 @@ use crate::group::Group;
 const STEP_MESSAGES: usize = 512;
 const STEP_BYTES: usize = 1024 * 1024;
 
+/// Messages of one step that lie closer to each other in the log are read together; bytes.
+const NEAR_BYTES: u64 = 32 * 1024;
+
+/// Threads that read the messages of one step when each has to be read alone, and the fewest for which it
+/// is worth to ask one more.
+const READERS: usize = 4;
+const SHARE_MIN: usize = 16;
+
 /// The clock is looked at this often while something waits, because it may be set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -215,27 +223,73 @@ fn stale(
     readable.take(STEP_MESSAGES).collect()
 }
 
-/// Reads messages, as many as one step takes.
+/// Reads messages, as many as one step takes, in their order.
 async fn read(
     group: &Arc<Group>,
     entries: Vec<(u64, PhysicalOffset)>,
     unreadable: &mut Unreadable,
 ) -> Result<Vec<Parcel>, Failure> {
-    let reading = group.clone();
-    let read = aside(move || read_now(&reading.store, entries)).await;
-    let (parcels, failed) = read.map_err(|_| Failure::Stopped)?;
-    for (place, reason) in failed {
-        unreadable.note(group, place, &reason);
+    let lonely = lonely(&entries);
+    let readers = if lonely.len() > entries.len() / 2 {
+        READERS
+    } else {
+        1
+    };
+    let lonely = Arc::new(lonely);
+    let share = entries.len().div_ceil(readers).max(SHARE_MIN);
+    let read_share = |share: &[(u64, PhysicalOffset)]| {
+        let (reading, lonely, share) = (group.clone(), lonely.clone(), share.to_vec());
+        tokio::spawn(aside(move || read_now(&reading.store, share, &lonely)))
+    };
+    let shares: Vec<_> = entries.chunks(share).map(read_share).collect();
+    let (mut parcels, mut bytes) = (Vec::new(), 0);
+    for read in shares {
+        let read = read.await.map_err(|_| Failure::Stopped)?;
+        let (read, failed) = read.map_err(|_| Failure::Stopped)?;
+        for (place, reason) in failed {
+            unreadable.note(group, place, &reason);
+        }
+        // What does not fit is still due, and what is due later must not come before it.
+        parcels.extend(read.into_iter().take_while(|parcel| {
+            bytes += parcel.message.len();
+            bytes <= STEP_BYTES || bytes == parcel.message.len()
+        }));
     }
     Ok(parcels)
 }
 
+/// The places that have no other one near them.
+fn lonely(entries: &[(u64, PhysicalOffset)]) -> BTreeSet<PhysicalOffset> {
+    let mut places: Vec<PhysicalOffset> = entries.iter().map(|(_, place)| *place).collect();
+    places.sort_unstable();
+    let is_near = |one: PhysicalOffset, other: PhysicalOffset| {
+        other.get().saturating_sub(one.get()) < NEAR_BYTES
+    };
+    let lonely = |at: &usize| {
+        let has_before = *at > 0 && is_near(places[*at - 1], places[*at]);
+        let has_behind = *at + 1 < places.len() && is_near(places[*at], places[*at + 1]);
+        !has_before && !has_behind
+    };
+    (0..places.len())
+        .filter(lonely)
+        .map(|at| places[at])
+        .collect()
+}
+
 type Failed = Vec<(PhysicalOffset, String)>;
 
-fn read_now(store: &Store, entries: Vec<(u64, PhysicalOffset)>) -> (Vec<Parcel>, Failed) {
+fn read_now(
+    store: &Store,
+    entries: Vec<(u64, PhysicalOffset)>,
+    lonely: &BTreeSet<PhysicalOffset>,
+) -> (Vec<Parcel>, Failed) {
     let (mut parcels, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (due_ms, place) in entries {
-        let message = match store.parked_message(place) {
+        let read = match lonely.contains(&place) {
+            true => store.parked_message_alone(place),
+            false => store.parked_message(place),
+        };
+        let message = match read {
             Ok(Some(message)) => message,
             Ok(None) => {
                 failed.push((place, "it is not in the log".to_string()));
@@ -246,9 +300,6 @@ fn read_now(store: &Store, entries: Vec<(u64, PhysicalOffset)>) -> (Vec<Parcel>,
                 continue;
             }
         };
-        if bytes > 0 && bytes + message.len() > STEP_BYTES {
-            break;
-        }
         bytes += message.len();
         match MessageView::parse(&message) {
             Ok(view) => {
@@ -261,6 +312,9 @@ fn read_now(store: &Store, entries: Vec<(u64, PhysicalOffset)>) -> (Vec<Parcel>,
                 });
             }
             Err(error) => failed.push((place, error.to_string())),
+        }
+        if bytes > STEP_BYTES {
+            break;
         }
     }
     (parcels, failed)

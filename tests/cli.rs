@@ -417,6 +417,80 @@ fn every_benchmark_measures_what_it_says() {
 }
 
 #[test]
+fn benchmarks_of_special_messages_do_what_they_say() {
+    let dev = Dev::start();
+    let short = ["--duration", "500ms", "--warm-up", "100ms"];
+    let run = |words: &[&str]| bench(&dev, &[words, &short].concat());
+    let count = |line: &Value, name: &str| line[name].as_u64().unwrap();
+
+    let delayed = run(&["produce", "--topic", "d", "--delay", "50ms"]);
+    assert_eq!(delayed["kind"], "delayed");
+    let committed = run(&["produce", "--topic", "x", "--transactional"]);
+    assert_eq!(committed["kind"], "transactional");
+    let at = dev.node("namesrv");
+    let create = [
+        "topic",
+        "create",
+        "once",
+        "--idempotent",
+        "1m",
+        "--namesrv",
+        at,
+    ];
+    let created = gantry(&create);
+    assert!(created.status.success(), "{created:?}");
+    let keyed = run(&["produce", "--topic", "once", "--unique-keys"]);
+    assert_eq!(
+        (&keyed["kind"], &keyed["groups"]),
+        (&Value::from("unique keys"), &Value::from(1))
+    );
+    // What was acknowledged is there; of what was delayed, what was due until now.
+    for (topic, least) in [
+        ("d", 1),
+        ("x", count(&committed, "messages")),
+        ("once", count(&keyed, "messages")),
+    ] {
+        let read = run(&["consume", "--topic", topic]);
+        assert!(count(&read, "messages") >= least, "{topic}: {read}");
+    }
+
+    let filled = ["consume", "--topic", "f", "--fill", "500"];
+    let filtered = run(&[&filled[..], &["--filter", "a > 5"]].concat());
+    assert_eq!(
+        (count(&filtered, "messages"), count(&filtered, "scanned")),
+        (200, 500)
+    );
+    let tagged = run(&["consume", "--topic", "f", "--tag", "t1 || t2"]);
+    assert_eq!(
+        (count(&tagged, "messages"), count(&tagged, "scanned")),
+        (100, 500)
+    );
+    for (acks, kind) in [("one", "pop"), ("batch", "pop, acks in batches")] {
+        let popped = run(&["consume", "--topic", "f", "--pop", "--acks", acks]);
+        assert_eq!(count(&popped, "messages"), 500);
+        assert_eq!(popped["kind"], kind);
+    }
+}
+
+#[test]
+fn a_benchmark_of_timers_accounts_for_each_of_them() {
+    let dev = Dev::start();
+    let words = [
+        "timers", "--count", "300", "--after", "2s", "--within", "1s",
+    ];
+    let line = bench(&dev, &words);
+    for (name, wanted) in [
+        ("messages", 300),
+        ("pending", 300),
+        ("early", 0),
+        ("again", 0),
+        ("missing", 0),
+    ] {
+        assert_eq!(line[name], wanted, "{name}: {line}");
+    }
+}
+
+#[test]
 fn a_benchmark_goes_on_after_a_kill() {
     let dev = Dev::start();
     let pid = dev.nodes["nodes"][0]["pid"].to_string();
@@ -511,6 +585,16 @@ fn mistakes_in_benchmarks_are_explained() {
             "8 queues",
         ),
         (&["latency", "--batch", "2"], "--batch"),
+        (&["produce", "--delay", "soon"], "--delay"),
+        (
+            &["produce", "--transactional", "--batch", "2"],
+            "--transactional",
+        ),
+        (
+            &["consume", "--pop", "--pull-batch", "64"],
+            "32 messages at most",
+        ),
+        (&["timers", "--size", "15"], "16 bytes"),
     ] {
         let (message, code) = refused(words);
         assert!(
@@ -518,6 +602,11 @@ fn mistakes_in_benchmarks_are_explained() {
             "{words:?}: {code} {message}"
         );
     }
+    let (message, code) = refused(&["consume", "--topic", "hello", "--filter", "a >"]);
+    assert!(
+        message.contains("at byte 3 of the expression") && code == 1,
+        "{code} {message}"
+    );
 }
 
 #[test]

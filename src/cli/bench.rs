@@ -7,12 +7,16 @@
 mod answers;
 mod cases;
 mod connection;
+mod consumers;
 mod driver;
 mod figures;
 mod frames;
 mod ground;
+mod kinds;
 mod options;
 mod pacing;
+mod popper;
+mod pops;
 mod processes;
 mod reader;
 mod reconnects;
@@ -20,7 +24,7 @@ mod run;
 mod sender;
 mod stamp;
 mod tally;
-mod unique;
+mod timers;
 
 use std::io::IsTerminal;
 use std::num::NonZeroU64;
@@ -33,13 +37,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::dev::Interrupts;
 use super::failure::{Failure, Outcome};
 use super::output::{self, Format, note};
+use consumers::Consumers;
 use driver::Driver;
 use figures::Figures;
 use ground::{Ground, Offsets};
+use kinds::MessageKind;
 pub(super) use options::BenchCommand;
-use options::{GroundArgs, MeasureArgs, PullArgs};
+use options::{GroundArgs, MeasureArgs, PullArgs, TimeArgs};
 use pacing::{Schedule, Walk};
-use reader::{ReadQueue, Reader, Reading};
+use reader::ReadQueue;
 use reconnects::Reconnects;
 use run::{Measured, Plan, Run};
 use sender::{Load, Pace, Sender};
@@ -52,6 +58,7 @@ pub(super) async fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Produce(args) => cases::produce(args).await,
         BenchCommand::Consume(args) => cases::consume(args).await,
         BenchCommand::Latency(args) => cases::latency(args).await,
+        BenchCommand::Timers(args) => cases::timers(args).await,
         BenchCommand::EndToEnd(args) => cases::end_to_end(args).await,
         BenchCommand::Failover(args) => cases::failover(args).await,
     }
@@ -71,8 +78,8 @@ struct Course {
     figures: Figures,
     /// The sender's part, and whether it sends until it is acknowledged.
     load: Option<(Load, PaceOf, bool)>,
-    /// The reader's part and the number of its connections.
-    reading: Option<(Reading, Vec<ReadQueue>, usize)>,
+    /// The consumers and the number of their connections.
+    consumers: Option<(Consumers, usize)>,
     warm_up: Duration,
     duration: Option<Duration>,
     kill: Option<(u32, Duration)>,
@@ -141,13 +148,16 @@ impl Bench {
         }
     }
 
-    fn load(&self, size: usize, batch: u32, producers: u32) -> Load {
+    /// Plain messages of a size, one in each request, of one producer.
+    fn load(&self, size: usize) -> Load {
         Load {
             header: self.ground_args.header,
+            kind: MessageKind::Plain,
+            timers: None,
             size,
-            batch,
-            keyed: false,
-            producers,
+            batch: 1,
+            producers: 1,
+            stamp: None,
             queues: self
                 .ground
                 .groups
@@ -247,13 +257,13 @@ impl Bench {
 
 impl Course {
     /// Measures what the arguments say, and does nothing yet.
-    fn of(measure: &MeasureArgs) -> Course {
+    fn of(time: &TimeArgs) -> Course {
         Course {
             figures: Figures::default(),
             load: None,
-            reading: None,
-            warm_up: measure.warm_up,
-            duration: Some(measure.duration),
+            consumers: None,
+            warm_up: time.warm_up,
+            duration: Some(time.duration),
             kill: None,
         }
     }
@@ -269,8 +279,8 @@ impl Course {
         {
             tracing::debug!(%error, "timers are less exact");
         }
-        let (reading, readers) = match self.reading.take() {
-            Some((reading, queues, connections)) => (Some((reading, queues)), connections),
+        let (consumers, readers) = match self.consumers.take() {
+            Some((consumers, connections)) => (Some(consumers), connections),
             None => (None, 0),
         };
         let senders = if self.load.is_some() {
@@ -280,12 +290,11 @@ impl Course {
         };
         allow_files(senders + readers)?;
         let driver = Driver::connect(reconnects, senders + readers)?;
-        let stamp = reading.as_ref().and_then(|(reading, _)| reading.stamp);
         let started = Instant::now();
         let sender = match self.load.take() {
             Some((load, pace, retries)) => {
                 let pace = self.pace(pace, senders, started);
-                let sender = Sender::new(load, pace, senders, retries, stamp);
+                let sender = Sender::new(load, pace, senders, retries);
                 Some(sender.map_err(Failure::usage)?)
             }
             None => None,
@@ -294,7 +303,8 @@ impl Course {
         let size = figures
             .size
             .map_or(String::new(), |size| format!(" {size} B"));
-        let name = format!("{}{size}, {} under way", figures.case, figures.outstanding);
+        let what = figures.what();
+        let name = format!("{what}{size}, {} under way", figures.outstanding);
         Ok(Run {
             plan: Plan {
                 started,
@@ -307,7 +317,7 @@ impl Course {
             },
             driver,
             sender,
-            reader: reading.map(|(reading, queues)| Reader::new(reading, queues)),
+            consumers,
             senders,
         })
     }
@@ -337,9 +347,9 @@ impl Course {
 
 /// The figures of a run that has ended.
 fn complete(figures: Figures, run: &Run<'_>, measured: &Measured, groups: &[String]) -> Figures {
-    let mut figures = match (&run.reader, &run.sender) {
-        (Some(reader), Some(sender)) => {
-            let mut tally = reader.tally.clone();
+    let mut figures = match (&run.consumers, &run.sender) {
+        (Some(consumers), Some(sender)) => {
+            let mut tally = consumers.tally().clone();
             let missing = sender.tally.messages.saturating_sub(tally.messages);
             tally.failed += sender.tally.failed + missing;
             tally.first_failure = sender.tally.first_failure.clone().or(tally.first_failure);
@@ -348,10 +358,16 @@ fn complete(figures: Figures, run: &Run<'_>, measured: &Measured, groups: &[Stri
             }
             figures.with(&tally, measured)
         }
-        (Some(reader), None) => figures.with(&reader.tally, measured),
+        (Some(consumers), None) => figures.with(consumers.tally(), measured),
         (None, Some(sender)) => figures.with(&sender.tally, measured),
         (None, None) => figures,
     };
+    if let Some(Consumers::Pulling(reader)) = &run.consumers {
+        figures.read_by(reader);
+        if let (Some(arrivals), Some(sender)) = (&reader.arrivals, &run.sender) {
+            figures.timers(arrivals, sender);
+        }
+    }
     if let Some((gap, group)) = measured.longest_gap {
         figures.longest_gap_ms = Some(figures::round(gap.as_secs_f64() * 1e3, 1));
         figures.longest_gap_group = groups.get(group).cloned();

@@ -200,14 +200,17 @@ impl BatchBuilder {
     }
 
     /// As [`push_message`](Self::push_message), with a tags code that means something else to this topic
-    /// (a due time, say).
+    /// (a due time, say). The message gets a checksum of its own: those that wait are read one by one.
     pub fn push_with_tags_code(
         &mut self,
         head: RowHead,
         new: &NewMessage<'_>,
         tags_code: i64,
     ) -> Result<usize, MessageError> {
-        self.push(head, new, Terms::of(new.properties), tags_code)
+        let start = self.buffer.len();
+        let row = self.push(head, new, Terms::of(new.properties), tags_code)?;
+        message::put_check(&mut self.buffer[start..]);
+        Ok(row)
     }
 
     fn push(

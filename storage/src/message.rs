@@ -348,6 +348,38 @@ pub fn patch_store_time(message: &mut [u8], store_time_ms: u64) {
     message[at..at + 8].copy_from_slice(&store_time_ms.to_be_bytes());
 }
 
+/// Says that a checksum stands in front of it.
+const CHECK_MARK: u32 = 1;
+
+/// Writes a checksum into a message that [`NewMessage::encode`] made, where its store host will be: so it
+/// can be read alone, without the record that it is a part of. Covers what is not filled in later.
+pub(crate) fn put_check(message: &mut [u8]) {
+    let check = check_of(message).expect("an encoded message has all its fields");
+    let at = AT_BORN_HOST + born_host_bytes(message) + 8;
+    message[at..at + 4].copy_from_slice(&check.to_be_bytes());
+    message[at + 4..at + 8].copy_from_slice(&CHECK_MARK.to_be_bytes());
+}
+
+/// Whether `bytes` are exactly one message with a checksum by [`put_check`], and nothing of it has changed.
+pub(crate) fn is_intact(bytes: &[u8]) -> bool {
+    if check_fixed(bytes).is_err() {
+        return false;
+    }
+    let at = AT_BORN_HOST + born_host_bytes(bytes) + 8;
+    let is_marked = u32_at(bytes, at + 4) == CHECK_MARK;
+    is_marked && check_of(bytes) == Some(u32_at(bytes, at))
+}
+
+fn check_of(message: &[u8]) -> Option<u32> {
+    let host_end = AT_BORN_HOST + born_host_bytes(message);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(message.get(..AT_QUEUE_OFFSET)?);
+    hasher.update(message.get(AT_SYS_FLAG..host_end)?);
+    // Store time and store host lie in between.
+    hasher.update(message.get(host_end + 16..)?);
+    Some(hasher.finalize())
+}
+
 /// Bytes from the start of a message that hold everything up to the store time.
 pub(crate) const STORE_TIME_PREFIX_BYTES: usize = AT_BORN_HOST + HOST_V6_BYTES + 8;
 
@@ -562,6 +594,26 @@ mod tests {
     use super::*;
 
     const HOST: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 7), 10_911);
+
+    #[test]
+    fn a_checksum_covers_all_that_is_not_filled_in_later() {
+        for host in ["10.0.0.1:5", "[2001:db8::1]:5"] {
+            let mut bytes = BytesMut::new();
+            sample("topic", host).encode(&mut bytes).unwrap();
+            assert!(!is_intact(&bytes), "it has none yet");
+            put_check(&mut bytes);
+            patch_store_time(&mut bytes, 99);
+            assert!(is_intact(&bytes) && !is_intact(&bytes[..bytes.len() - 1]));
+            let host_end = AT_BORN_HOST + born_host_bytes(&bytes);
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                let is_filled_in = (AT_QUEUE_OFFSET..AT_SYS_FLAG).contains(&at)
+                    || (host_end..host_end + 8).contains(&at);
+                assert_eq!(is_intact(&damaged), is_filled_in, "byte {at}");
+            }
+        }
+    }
 
     fn sample<'a>(topic: &'a str, born_host: &str) -> NewMessage<'a> {
         NewMessage {

@@ -22,10 +22,7 @@
 #                                                             look at the memory again
 set -euo pipefail
 
-die() {
-    echo "scale.sh: $*" >&2
-    exit 2
-}
+. "$(dirname "$0")/nodes.sh"
 
 # table FILE...: medians, by what was measured, and (least-most) of the rates; memory is of the largest node.
 table() {
@@ -43,7 +40,6 @@ table() {
     ' "$@"
 }
 
-for tool in jq curl; do command -v "$tool" >/dev/null || die "$tool is missing"; done
 if [ "${1:-}" = table ]; then
     shift
     table "$@"
@@ -57,88 +53,8 @@ for part in "$@"; do
         *) die "no part \"$part\"; there are groups queues producers half cold restart, and for example queues=100" ;;
     esac
 done
-root=$(cd "$(dirname "$0")/../.." && pwd)
-if [ -n "${GANTRY:-}" ]; then
-    gantry=$GANTRY
-    [ -x "$gantry" ] || die "GANTRY=$gantry is not executable"
-else
-    (cd "$root" && cargo build --release --locked --bin gantry) >&2
-    gantry=${CARGO_TARGET_DIR:-$root/target}/release/gantry
-fi
-data=${DATA:-$root/target/scale}
-base_port=${BASE_PORT:-23000} repeat=${REPEAT:-3} seconds=${SECONDS_EACH:-5}
 log_gib=${LOG_GIB:-10} backlog_gib=${BACKLOG_GIB:-4} idle_seconds=${IDLE_SECONDS:-}
-address=127.0.0.1:$base_port
-if [ -d "$data" ] && [ -n "$(ls -A "$data")" ]; then die "$data is not empty"; fi
-mkdir -p "$data"
-dev='' driver='' pids=''
-
-# launch GROUPS: three nodes over what the data directory holds; returns when all are ready. Sets dev and pids.
-launch() {
-    local line
-    exec 3< <(exec "$gantry" dev --nodes 3 --groups "$1" --data "$data/nodes" --base-port "$base_port" \
-        --json --no-hello 2>>"$data/dev.log")
-    dev=$!
-    read -r -t 60 line <&3 || die "the nodes are not ready after a minute: $(tail -n 3 "$data/dev.log")"
-    pids=$(jq -r '[.nodes[].pid] | join(",")' <<<"$line")
-}
-
-# halt: the nodes stop; their data stays.
-halt() {
-    if [ -n "$dev" ]; then
-        kill -TERM "$dev" 2>/dev/null || true
-        await_end "$dev" ${pids//,/ }
-    fi
-    dev='' pids=''
-}
-
-# finish: the nodes stop; their data goes.
-finish() {
-    halt
-    rm -rf "$data/nodes"
-}
-
-# await_end PID...: until none of these processes runs; they need not be children of this shell.
-await_end() {
-    local pid
-    for pid in "$@"; do
-        timeout 30 tail --pid="$pid" -f /dev/null || die "process $pid does not end"
-    done
-}
-
-# at_exit: whatever happened, nothing stays behind.
-at_exit() {
-    if [ -n "$driver" ]; then kill "$driver" 2>/dev/null || true; fi
-    if [ -n "$pids" ]; then kill -KILL ${pids//,/ } 2>/dev/null || true; fi
-    finish
-    rm -rf "$data"
-}
-trap at_exit EXIT
-trap 'exit 130' INT TERM
-
-# memory LABEL: one line with the resident sets of the three nodes. "anon" is the heap and stacks, "file" pages of the
-# binary and of libraries, "peak" the most that was resident since the start.
-memory() {
-    local pid
-    for pid in ${pids//,/ }; do
-        jq -R -s 'split("\n") | map(capture("^(?<key>Vm|Rss)(?<of>RSS|HWM|Anon|File):\\s+(?<kib>[0-9]+)"))
-            | map({(.of): (.kib | tonumber / 102.4 | round / 10)}) | add' "/proc/$pid/status"
-    done | jq -s -c --arg system "$1" '{system: $system, case: "memory", rss_mib: map(.RSS),
-        anon_mib: map(.Anon), file_mib: map(.File), peak_mib: map(.HWM)}'
-}
-
-# load LABEL CASE ARGUMENT...: `gantry bench` for the given time, repeated.
-load() {
-    local label=$1 kind=$2
-    shift 2
-    "$gantry" bench "$kind" --address "$address" --pid "$pids" --system "$label" -o json \
-        --duration "${seconds}s" --warm-up 2s --repeat "$repeat" "$@"
-}
-
-# median FIELD: the median of a field of the lines on standard input.
-median() {
-    jq -s --arg field "$1" 'map(.[$field]) | sort | .[length / 2 | floor]'
-}
+prepare "$root/target/scale"
 
 # log_mib: the log of the first node, in MiB.
 log_mib() {

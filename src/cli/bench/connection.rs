@@ -32,6 +32,8 @@ pub(super) struct Flight {
     pub(super) from: Instant,
     /// When this attempt was made.
     pub(super) sent: Instant,
+    /// It is a half message, and its commit is still to come.
+    pub(super) is_half: bool,
 }
 
 /// Why a connection is of no more use.
@@ -146,6 +148,7 @@ mod tests {
         let flight = Flight {
             from: now,
             sent: now,
+            is_half: false,
         };
         let mut flights = Flights::default();
         let (first, second) = (flights.put(flight), flights.put(flight));

@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
+use super::reader::Reader;
 use super::run::Measured;
+use super::sender::Sender;
 use super::tally::Tally;
+use super::timers::Arrivals;
 
 /// The figures of one run of a case. Unknown ones are null. Tools read these names: add, do not rename.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -11,6 +14,8 @@ pub(super) struct Figures {
     /// What was measured, as the user calls it.
     pub(super) system: Option<String>,
     pub(super) case: &'static str,
+    /// What is special about the messages, or about how they are read.
+    pub(super) kind: Option<String>,
     /// Counts the repetitions from 1.
     pub(super) run: u32,
     /// Bytes of a message's body.
@@ -56,6 +61,17 @@ pub(super) struct Figures {
     pub(super) refused_p50_ms: Option<f64>,
     pub(super) refused_p99_ms: Option<f64>,
     pub(super) refused_max_ms: Option<f64>,
+    /// Messages that brokers went through for a filter, selected or not.
+    pub(super) scanned: Option<u64>,
+    pub(super) scanned_per_s: Option<f64>,
+    /// Timers that were acknowledged before the first of them was due.
+    pub(super) pending: Option<u64>,
+    /// Timers that came before they were due.
+    pub(super) early: Option<u64>,
+    /// Timers that came although they had come before.
+    pub(super) again: Option<u64>,
+    /// Timers that were acknowledged and did not come.
+    pub(super) missing: Option<u64>,
 }
 
 const HEADINGS: [&str; 15] = [
@@ -63,6 +79,8 @@ const HEADINGS: [&str; 15] = [
     "failed", "server %", "client %", "RSS MB", "us/msg",
 ];
 const GAP_HEADINGS: [&str; 2] = ["gap ms", "gap of"];
+const SCAN_HEADINGS: [&str; 1] = ["scanned/s"];
+const TIMER_HEADINGS: [&str; 4] = ["pending", "early", "again", "missing"];
 
 impl Figures {
     /// The same with what was counted.
@@ -100,13 +118,37 @@ impl Figures {
         self
     }
 
+    /// Adds what a filter made of the messages.
+    pub(super) fn read_by(&mut self, reader: &Reader) {
+        if reader.is_selective() {
+            self.scanned = Some(reader.scanned);
+            self.scanned_per_s = Some(round(reader.scanned as f64 / self.seconds, 1));
+        }
+    }
+
+    /// Adds what became of timers.
+    pub(super) fn timers(&mut self, arrivals: &Arrivals, sender: &Sender) {
+        self.pending = Some(sender.pending);
+        self.early = Some(arrivals.early);
+        self.again = Some(arrivals.again);
+        self.missing = Some(sender.tally.messages.saturating_sub(arrivals.came));
+    }
+
+    /// The case, and what is special about it.
+    pub(super) fn what(&self) -> String {
+        match &self.kind {
+            Some(kind) => format!("{}, {kind}", self.case),
+            None => self.case.to_string(),
+        }
+    }
+
     fn row(&self) -> Vec<String> {
         let number = |number: Option<f64>, digits: usize| match number {
             Some(number) => format!("{number:.digits$}"),
             None => "-".to_string(),
         };
         vec![
-            self.case.to_string(),
+            self.what(),
             self.size.map_or("-".to_string(), |size| size.to_string()),
             self.outstanding.to_string(),
             self.connections.to_string(),
@@ -131,7 +173,7 @@ impl Figures {
     }
 }
 
-/// Headings and rows; gaps have columns only where they were watched.
+/// Headings and rows; some have columns only where they were looked for.
 pub(super) fn as_table(all: &[Figures]) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let mut headings = HEADINGS.to_vec();
     let mut rows: Vec<Vec<String>> = all.iter().map(Figures::row).collect();
@@ -139,6 +181,25 @@ pub(super) fn as_table(all: &[Figures]) -> (Vec<&'static str>, Vec<Vec<String>>)
         headings.extend(GAP_HEADINGS);
         for (row, figures) in rows.iter_mut().zip(all) {
             row.extend(figures.gap_cells());
+        }
+    }
+    let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
+    if all.iter().any(|figures| figures.scanned.is_some()) {
+        headings.extend(SCAN_HEADINGS);
+        for (row, figures) in rows.iter_mut().zip(all) {
+            row.push(count(figures.scanned_per_s.map(|rate| rate as u64)));
+        }
+    }
+    if all.iter().any(|figures| figures.pending.is_some()) {
+        headings.extend(TIMER_HEADINGS);
+        for (row, figures) in rows.iter_mut().zip(all) {
+            let counts = [
+                figures.pending,
+                figures.early,
+                figures.again,
+                figures.missing,
+            ];
+            row.extend(counts.map(count));
         }
     }
     (headings, rows)
@@ -243,8 +304,18 @@ mod tests {
             longest_gap_ms: Some(12.0),
             ..figures.clone()
         };
-        let (headings, rows) = as_table(&[figures, with_gap]);
+        let (headings, rows) = as_table(&[figures, with_gap.clone()]);
         assert!(rows.iter().all(|row| row.len() == headings.len()));
         assert_eq!(rows[1][15], "12.0");
+        let with_more = Figures {
+            scanned_per_s: Some(7.4),
+            scanned: Some(15),
+            pending: Some(8),
+            early: Some(0),
+            ..Figures::default()
+        };
+        let (headings, rows) = as_table(&[with_gap, with_more]);
+        assert!(rows.iter().all(|row| row.len() == headings.len()));
+        assert_eq!(rows[1][15..], ["-", "-", "7", "8", "0", "-", "-"]);
     }
 }

@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use clap::ValueEnum;
 use gantry_protocol::bodies::{Heartbeat, ProducerData};
-use gantry_protocol::headers::{PullRequest, SendRequest, pull_flags};
-use gantry_protocol::properties::{Builder, names};
+use gantry_protocol::headers::{EndTransactionRequest, PullRequest, SendRequest, pull_flags};
+use gantry_protocol::message::sys_flags;
 use gantry_protocol::topic::DEFAULT_TOPIC;
 use gantry_protocol::{Encoding, RemotingCommand, RequestCode, batch};
 
-use super::unique::{KEY_BYTES, KEY_PLACEHOLDER};
+use super::kinds::{Blank, LABELS, MessageKind, PRODUCER_PREFIX};
 
 /// Sends and pulls are numbered from here, so that each number has ten digits.
 pub(super) const OPAQUE_FIRST: i32 = 1_000_000_000;
@@ -21,7 +21,7 @@ const OPAQUE_IGNORED: i32 = OPAQUE_FIRST - 1;
 /// Any time with the thirteen digits that times have until the year 2286.
 const BORN_MS: i64 = 1_000_000_000_000;
 /// Group that the pulls go by; every RocketMQ has it.
-const CONSUMER_GROUP: &str = "TOOLS_CONSUMER";
+pub(super) const PULL_GROUP: &str = "TOOLS_CONSUMER";
 /// What a stock consumer asks its broker to wait.
 const SUSPEND_MS: i64 = 15_000;
 
@@ -36,7 +36,8 @@ pub(super) enum HeaderKind {
 }
 
 impl HeaderKind {
-    fn encoding(self) -> Encoding {
+    /// The encoding.
+    pub(super) fn encoding(self) -> Encoding {
         match self {
             HeaderKind::Json => Encoding::Json,
             HeaderKind::Rocketmq => Encoding::RocketMq,
@@ -68,20 +69,7 @@ pub(super) struct SendFrame {
     opaque_at: usize,
     opaque_is_text: bool,
     born_at: usize,
-    producer_at: usize,
-    /// Where the unique key is, if there is one.
-    key_at: Option<usize>,
-}
-
-/// What a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carries {
-    /// One message.
-    Message,
-    /// One message with a unique key.
-    KeyedMessage,
-    /// A batch of messages.
-    Batch,
+    blanks: Vec<(usize, Blank)>,
 }
 
 /// The parts of a send that differ from one send to the next.
@@ -93,8 +81,10 @@ pub(super) struct Variable<'a> {
     pub(super) producer: u32,
     /// The time as [`Born`] has it.
     pub(super) born: &'a [u8; 13],
-    /// The message's unique key, where it carries one.
-    pub(super) key: Option<&'a [u8; KEY_BYTES]>,
+    /// Counts the messages.
+    pub(super) number: u64,
+    /// When a timed message comes; milliseconds since 1970.
+    pub(super) due_ms: u64,
 }
 
 impl SendFrame {
@@ -105,21 +95,23 @@ impl SendFrame {
     pub(super) fn new(
         kind: HeaderKind,
         queue: &Queue,
-        carries: Carries,
+        messages: MessageKind,
         body_bytes: usize,
     ) -> Result<SendFrame, String> {
-        let is_batch = carries == Carries::Batch;
+        let is_batch = messages == MessageKind::Batch;
         let code = match is_batch {
             true => RequestCode::SEND_BATCH_MESSAGE,
             false => RequestCode::SEND_MESSAGE_V2,
         };
-        let mut properties = Builder::new();
-        let is_keyed = carries == Carries::KeyedMessage;
-        if is_keyed {
-            properties.push(names::UNIQ_KEY, KEY_PLACEHOLDER);
-        }
         let producer = producer_group(0);
+        let properties = messages.properties(&producer);
+        let sys_flag = match messages {
+            MessageKind::Transactional => sys_flags::TRANSACTION_PREPARED,
+            _ => 0,
+        };
         let header = SendRequest {
+            sys_flag,
+            properties: (!properties.is_empty()).then_some(&properties),
             producer_group: &producer,
             topic: &queue.topic,
             default_topic: DEFAULT_TOPIC,
@@ -129,7 +121,6 @@ impl SendFrame {
             reconsume_times: Some(0),
             unit_mode: Some(false),
             batch: Some(is_batch),
-            properties: is_keyed.then(|| properties.as_str()),
             ..SendRequest::default()
         };
         let mut request = RemotingCommand::request(code, OPAQUE_FIRST);
@@ -146,18 +137,23 @@ impl SendFrame {
             false => gantry_protocol::frame::PREFIX_BYTES + 5,
         };
         let born_at = start_of_field(&head, kind, "g", &BORN_MS.to_string());
-        let producer_at = start_of_field(&head, kind, "a", &producer) + producer.len() - 6;
-        let key_at = is_keyed.then(|| {
-            let name_end = end_of(&head, names::UNIQ_KEY.as_bytes());
-            name_end + end_of(&head[name_end..], KEY_PLACEHOLDER.as_bytes()) - KEY_BYTES
-        });
+        let producer_at = start_of_field(&head, kind, "a", &producer) + PRODUCER_PREFIX.len();
+        let mut blanks = vec![(producer_at, Blank::Producer)];
+        let text = encoded_text(kind, &properties);
+        for (name, behind, blank) in messages.blanks() {
+            let name = encoded_text(kind, &format!("{name}\u{1}"));
+            let at = start_of_field(&head, kind, "i", &text);
+            blanks.push((
+                at + end_of(text.as_bytes(), name.as_bytes()) + behind,
+                blank,
+            ));
+        }
         Ok(SendFrame {
             head,
             opaque_at,
             opaque_is_text,
             born_at,
-            producer_at,
-            key_at,
+            blanks,
         })
     }
 
@@ -169,17 +165,20 @@ impl SendFrame {
         if self.opaque_is_text {
             put_digits(
                 &mut head[self.opaque_at..][..10],
-                variable.opaque.unsigned_abs(),
+                variable.opaque.unsigned_abs().into(),
             );
         } else {
             head[self.opaque_at..][..4].copy_from_slice(&variable.opaque.to_be_bytes());
         }
         head[self.born_at..][..13].copy_from_slice(variable.born);
-        if variable.producer != 0 {
-            put_digits(&mut head[self.producer_at..][..6], variable.producer);
-        }
-        if let (Some(at), Some(key)) = (self.key_at, variable.key) {
-            head[at..][..KEY_BYTES].copy_from_slice(key);
+        for (at, blank) in &self.blanks {
+            let number = match blank {
+                Blank::Producer => variable.producer.into(),
+                Blank::DueMs => variable.due_ms,
+                Blank::Key => variable.number,
+                Blank::Label => variable.number % LABELS,
+            };
+            put_digits(&mut head[*at..][..blank.digits()], number);
         }
     }
 }
@@ -207,9 +206,7 @@ impl Born {
         let millis = since.as_millis() as u64;
         if millis != self.millis {
             self.millis = millis;
-            let (high, low) = (millis / 1_000_000_000, millis % 1_000_000_000);
-            put_digits(&mut self.text[..4], high as u32);
-            put_digits(&mut self.text[4..], low as u32);
+            put_digits(&mut self.text, millis);
         }
         &self.text
     }
@@ -230,26 +227,79 @@ pub(super) fn heartbeat(kind: HeaderKind, producer: u32) -> Vec<u8> {
     encoded(request.with_body(body))
 }
 
+/// A half message that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Half {
+    /// Its offset in the queue of half messages.
+    pub(super) queue_offset: i64,
+    /// Its place in the log.
+    pub(super) physical_offset: i64,
+}
+
+/// Commits a half message, and asks for an answer, which stock clients do not.
+pub(super) fn commit(kind: HeaderKind, opaque: i32, producer: u32, half: Half) -> Vec<u8> {
+    let producer = producer_group(producer);
+    // Brokers want some id, and only log it.
+    let id = half.physical_offset.to_string();
+    let header = EndTransactionRequest {
+        msg_id: &id,
+        producer_group: &producer,
+        tran_state_table_offset: half.queue_offset,
+        commit_log_offset: half.physical_offset,
+        commit_or_rollback: sys_flags::TRANSACTION_COMMIT,
+        from_transaction_check: Some(false),
+        ..EndTransactionRequest::default()
+    };
+    let mut request = RemotingCommand::request(RequestCode::END_TRANSACTION, opaque);
+    request.encoding = kind.encoding();
+    header.write(&mut request.fields);
+    encoded(request)
+}
+
+/// Which messages of a queue are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// All of them.
+    #[default]
+    All,
+    /// Those with one of these tags, "a || b".
+    Tags(String),
+    /// Those whose properties match this expression of SQL92.
+    Sql(String),
+}
+
+impl Selection {
+    /// Expression and its type, as requests have them.
+    fn expression(&self) -> (&str, &'static str) {
+        match self {
+            Selection::All => ("*", "TAG"),
+            Selection::Tags(tags) => (tags, "TAG"),
+            Selection::Sql(sql) => (sql, "SQL92"),
+        }
+    }
+}
+
 /// A pull from `offset` on, that waits for a message if `waits`.
 pub(super) fn pull(
     kind: HeaderKind,
-    queue: &Queue,
+    (queue, selection): (&Queue, &Selection),
     (opaque, offset): (i32, i64),
     messages_max: i32,
     waits: bool,
 ) -> Vec<u8> {
     let suspend = if waits { pull_flags::SUSPEND } else { 0 };
+    let (expression, expression_type) = selection.expression();
     let header = PullRequest {
-        consumer_group: CONSUMER_GROUP,
+        consumer_group: PULL_GROUP,
         topic: &queue.topic,
         queue_id: queue.id,
         queue_offset: offset,
         max_msg_nums: messages_max,
         sys_flag: pull_flags::SUBSCRIPTION | suspend,
         suspend_timeout_millis: SUSPEND_MS,
-        subscription: Some("*"),
+        subscription: Some(expression),
         sub_version: Some(0),
-        expression_type: Some("TAG"),
+        expression_type: Some(expression_type),
         ..PullRequest::default()
     };
     let mut request = RemotingCommand::request(RequestCode::PULL_MESSAGE, opaque);
@@ -276,7 +326,8 @@ pub(super) fn body(size: usize, batch: u32) -> Bytes {
     out.freeze()
 }
 
-fn encoded(request: RemotingCommand) -> Vec<u8> {
+/// The whole request as bytes.
+pub(super) fn encoded(request: RemotingCommand) -> Vec<u8> {
     let mut frame = BytesMut::new();
     request
         .encode_into(&mut frame)
@@ -284,8 +335,19 @@ fn encoded(request: RemotingCommand) -> Vec<u8> {
     frame.to_vec()
 }
 
+/// The producer group of a producer.
 fn producer_group(producer: u32) -> String {
-    format!("gantry-bench-{producer:06}")
+    format!("{PRODUCER_PREFIX}{producer:06}")
+}
+
+/// Properties as they stand in an encoded header.
+fn encoded_text(kind: HeaderKind, properties: &str) -> String {
+    match kind {
+        HeaderKind::Json => properties
+            .replace('\u{1}', "\\u0001")
+            .replace('\u{2}', "\\u0002"),
+        HeaderKind::Rocketmq => properties.to_string(),
+    }
 }
 
 /// Where the value of a field begins.
@@ -315,7 +377,7 @@ fn end_of(head: &[u8], pattern: &[u8]) -> usize {
 }
 
 /// Writes a number with leading zeros.
-pub(super) fn put_digits(place: &mut [u8], mut number: u32) {
+fn put_digits(place: &mut [u8], mut number: u64) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
@@ -325,7 +387,10 @@ pub(super) fn put_digits(place: &mut [u8], mut number: u32) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use gantry_protocol::frame;
+    use gantry_protocol::properties::{self, names};
 
     use super::*;
 
@@ -334,6 +399,85 @@ mod tests {
         let frame = frame::cut(&mut buffer).unwrap().unwrap();
         assert!(buffer.is_empty());
         RemotingCommand::decode(frame).unwrap()
+    }
+
+    const VARIABLE: Variable<'_> = Variable {
+        opaque: 1_000_000_042,
+        producer: 17,
+        born: b"1700000000001",
+        number: 1234,
+        due_ms: 1_800_000_000_002,
+    };
+
+    #[test]
+    fn properties_are_those_of_the_kind() {
+        let queue = Queue {
+            topic: "TAGS".to_string(),
+            id: 0,
+        };
+        let one = |name: &str, value: &str| format!("{name}\u{1}{value}\u{2}");
+        for (messages, wanted) in [
+            (MessageKind::Plain, String::new()),
+            (
+                MessageKind::Delayed(Duration::from_secs(30)),
+                one("TIMER_DELAY_MS", "30000"),
+            ),
+            (MessageKind::Timed, one("TIMER_DELIVER_MS", "1800000000002")),
+            (
+                MessageKind::Transactional,
+                one("TRAN_MSG", "true") + &one("PGROUP", "gantry-bench-000017"),
+            ),
+            (MessageKind::Labelled, one("TAGS", "t4") + &one("a", "4")),
+        ] {
+            for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
+                let frame = SendFrame::new(kind, &queue, messages, 0).unwrap();
+                let mut out = Vec::new();
+                frame.append(&VARIABLE, &mut out);
+                let sent = decoded(&out);
+                let header =
+                    SendRequest::parse(RequestCode::SEND_MESSAGE_V2, &sent.fields).unwrap();
+                assert_eq!(header.properties.unwrap_or_default(), wanted, "{kind:?}");
+                let is_half = messages == MessageKind::Transactional;
+                assert_eq!(header.sys_flag, if is_half { 4 } else { 0 });
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_is_whole_in_either_encoding() {
+        let half = Half {
+            queue_offset: 7,
+            physical_offset: 4096,
+        };
+        for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
+            let sent = decoded(&commit(kind, OPAQUE_FIRST, 17, half));
+            let header = EndTransactionRequest::parse(&sent.fields).unwrap();
+            assert_eq!(header.producer_group, "gantry-bench-000017");
+            assert_eq!(header.tran_state_table_offset, 7);
+            assert_eq!(
+                (header.commit_log_offset, header.commit_or_rollback),
+                (4096, 8)
+            );
+            assert!(!sent.is_oneway());
+        }
+    }
+
+    #[test]
+    fn unique_keys_count_and_have_the_length_of_a_stock_client() {
+        let queue = Queue {
+            topic: "t".to_string(),
+            id: 0,
+        };
+        for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
+            let frame = SendFrame::new(kind, &queue, MessageKind::Keyed, 0).unwrap();
+            let mut out = Vec::new();
+            frame.append(&VARIABLE, &mut out);
+            let sent = decoded(&out);
+            let header = SendRequest::parse(RequestCode::SEND_MESSAGE_V2, &sent.fields).unwrap();
+            let key = properties::get(header.properties.unwrap(), names::UNIQ_KEY).unwrap();
+            assert!(key.ends_with("0000000000001234"), "{key}");
+            assert_eq!(key.len(), "7F00000100002A9F0000000000000100".len());
+        }
     }
 
     #[test]
@@ -345,15 +489,9 @@ mod tests {
         };
         let body = body(10, 1);
         for kind in [HeaderKind::Json, HeaderKind::Rocketmq] {
-            let frame = SendFrame::new(kind, &queue, Carries::KeyedMessage, body.len()).unwrap();
+            let frame = SendFrame::new(kind, &queue, MessageKind::Plain, body.len()).unwrap();
             let mut out = b"before".to_vec();
-            let variable = Variable {
-                opaque: 1_000_000_042,
-                producer: 17,
-                born: b"1700000000001",
-                key: Some(b"0123456789abcdef0123456789abcdef"),
-            };
-            frame.append(&variable, &mut out);
+            frame.append(&VARIABLE, &mut out);
             out.extend_from_slice(&body);
             let sent = decoded(&out[6..]);
             assert_eq!(sent.opaque, 1_000_000_042);
@@ -364,8 +502,6 @@ mod tests {
                 (queue.topic.as_str(), queue.id)
             );
             assert_eq!(header.born_timestamp, 1_700_000_000_001);
-            let key = "UNIQ_KEY\u{1}0123456789abcdef0123456789abcdef\u{2}";
-            assert_eq!(header.properties, Some(key));
             assert_eq!((sent.body.len(), header.is_batch()), (10, false));
         }
     }
@@ -377,15 +513,10 @@ mod tests {
             id: 0,
         };
         let body = body(100, 3);
-        let frame = SendFrame::new(HeaderKind::Json, &queue, Carries::Batch, body.len()).unwrap();
+        let kind = MessageKind::Batch;
+        let frame = SendFrame::new(HeaderKind::Json, &queue, kind, body.len()).unwrap();
         let mut out = Vec::new();
-        let variable = Variable {
-            opaque: OPAQUE_FIRST,
-            producer: 0,
-            born: b"1700000000001",
-            key: None,
-        };
-        frame.append(&variable, &mut out);
+        frame.append(&VARIABLE, &mut out);
         out.extend_from_slice(&body);
         let sent = decoded(&out);
         assert_eq!(sent.request_code(), RequestCode::SEND_BATCH_MESSAGE);

@@ -10,7 +10,7 @@ use gantry_protocol::topic::{self, DEFAULT_TOPIC};
 use tokio::task::JoinSet;
 
 use super::GroundArgs;
-use super::frames::Queue;
+use super::frames::{PULL_GROUP, Queue};
 use super::reconnects::Places;
 use crate::cli::failure::Failure;
 use crate::client::{BrokerGroup, Client, QueueAt};
@@ -102,19 +102,37 @@ impl Ground {
         self.groups.iter().map(|ground| ground.queues.len()).sum()
     }
 
+    /// Lets a consumer group begin at these offsets; it is created if it is missing.
+    pub(super) async fn put_group(&self, consumer: &str, offsets: &Offsets) -> Result<(), Failure> {
+        let groups: Vec<BrokerGroup> = self.groups.iter().map(|one| one.group.clone()).collect();
+        self.client.ensure_consumer_group(consumer, &groups).await?;
+        for (ground, of_group) in self.groups.iter().zip(offsets) {
+            for (queue, offset) in ground.queues.iter().zip(of_group) {
+                let at = ground.at(queue, consumer);
+                self.client.commit_offset(&at, *offset).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a broker for messages that match an expression, to learn whether it understands it.
+    pub(super) async fn try_filter(&self, sql: &str) -> Result<(), Failure> {
+        let ground = &self.groups[0];
+        let at = QueueAt {
+            sql: Some(sql.to_string()),
+            ..ground.at(&ground.queues[0], PULL_GROUP)
+        };
+        self.client.pull(&at, 0, Duration::ZERO).await?;
+        Ok(())
+    }
+
     /// The first offset of each queue, or the one after the last.
     pub(super) async fn offsets(&self, last: bool) -> Result<Offsets, Failure> {
         let mut offsets = Vec::new();
         for ground in &self.groups {
             let mut of_group = Vec::with_capacity(ground.queues.len());
             for queue in &ground.queues {
-                let at = QueueAt {
-                    group: ground.group.clone(),
-                    topic: queue.topic.clone(),
-                    queue: queue.id,
-                    consumer: String::new(),
-                    sql: None,
-                };
+                let at = ground.at(queue, "");
                 of_group.push(match last {
                     true => self.client.max_offset(&at).await?,
                     false => self.client.min_offset(&at).await?,
@@ -123,6 +141,19 @@ impl Ground {
             offsets.push(of_group);
         }
         Ok(offsets)
+    }
+}
+
+impl GroupGround {
+    /// A queue as a consumer group asks for it.
+    fn at(&self, queue: &Queue, consumer: &str) -> QueueAt {
+        QueueAt {
+            group: self.group.clone(),
+            topic: queue.topic.clone(),
+            queue: queue.id,
+            consumer: consumer.to_string(),
+            sql: None,
+        }
     }
 }
 
@@ -213,9 +244,15 @@ impl Wanted {
     ) -> Result<Vec<GroupGround>, Failure> {
         let brokers = routes.first().map(|route| route.broker_datas.clone());
         let all = brokers.unwrap_or_default().into_iter();
+        // One topic alone is driven where it can be: an idempotent one is written in one group.
+        let is_wanted = |name: &str| match (self.groups.is_empty(), routes) {
+            (true, [only]) => has_queues(only, name),
+            (true, _) => true,
+            (false, _) => self.groups.contains(name),
+        };
         let mut groups: Vec<GroupGround> = all
             .map(BrokerGroup::from)
-            .filter(|group| self.groups.is_empty() || self.groups.contains(&group.name))
+            .filter(|group| is_wanted(&group.name))
             .map(|group| GroupGround {
                 group,
                 queues: Vec::new(),
@@ -315,6 +352,10 @@ mod tests {
             .map(|ground| (ground.group.name.as_str(), ground.queues.len()))
             .collect();
         assert_eq!(shape, [("a", 3), ("b", 4)]);
+        let mut home = routes[..1].to_vec();
+        home[0].queue_datas[0].perm = perm::READ;
+        let alone = wanted(&[], None).groups_of(&topics[..1], &home).unwrap();
+        assert_eq!((alone.len(), alone[0].group.name.as_str()), (1, "a"));
         let only = wanted(&["b"], None).groups_of(&topics, &routes).unwrap();
         assert_eq!((only.len(), only[0].group.name.as_str()), (1, "b"));
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::frames::HeaderKind;
+use super::frames::{HeaderKind, Selection};
+use super::kinds::MessageKind;
+use super::popper::AckKind;
 use super::stamp::STAMP_BYTES;
 use crate::cli::arguments::duration;
 use crate::cli::failure::{Failure, Outcome};
@@ -13,6 +15,8 @@ use crate::units;
 
 /// What every RocketMQ takes as one message or one batch.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// What brokers give to one pop at most.
+const POP_BATCH_MAX: u32 = 32;
 /// Connections of a driver that was not told.
 const CONNECTIONS: usize = 4;
 
@@ -28,6 +32,9 @@ pub(crate) enum BenchCommand {
     Latency(LatencyArgs),
     /// Latency from the scheduled send to the consumer, through pulls that wait for messages.
     EndToEnd(EndToEndArgs),
+    /// How late messages come that are due at a time: parks some, each with a time of its own, and reads
+    /// them. Latency counts from when each was due.
+    Timers(TimersArgs),
     /// The longest time in which a group acknowledges nothing, while its leader is killed.
     Failover(FailoverArgs),
 }
@@ -61,15 +68,20 @@ pub(super) struct GroundArgs {
     pub(super) header: HeaderKind,
 }
 
-/// How often and how long is measured, and what is told.
+/// How long is measured.
 #[derive(Args, Clone, Debug)]
-pub(super) struct MeasureArgs {
+pub(super) struct TimeArgs {
     /// How long is measured.
     #[arg(long, default_value = "10s", value_parser = positive_duration, value_name = "TIME")]
     pub(super) duration: Duration,
     /// How long the load runs before.
     #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
     pub(super) warm_up: Duration,
+}
+
+/// How often is measured, and what is told.
+#[derive(Args, Clone, Debug)]
+pub(super) struct MeasureArgs {
     /// How often everything is measured.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = up_to(1_000_000))]
     pub(super) repeat: u32,
@@ -112,14 +124,38 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_delimiter = ',', default_value = "256", value_parser = count, value_name = "N,...")]
     pub(super) outstanding: Vec<usize>,
     /// Messages of one request; 1 sends them one by one.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = up_to(10_000))]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        value_parser = up_to(10_000),
+        conflicts_with = "KindArgs"
+    )]
     pub(super) batch: u32,
-    /// Give each message a unique key, as stock clients do; an idempotent topic (gantry topic create
-    /// --idempotent) looks for each.
-    #[arg(long, conflicts_with = "batch")]
-    pub(super) unique_keys: bool,
+    #[command(flatten)]
+    pub(super) kind: KindArgs,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
     #[command(flatten)]
     pub(super) measure: MeasureArgs,
+}
+
+/// What is special about messages.
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub(super) struct KindArgs {
+    /// Messages come so long after they were sent (property TIMER_DELAY_MS). Sending for longer than that
+    /// measures what their coming costs too.
+    #[arg(long, value_parser = positive_duration, value_name = "TIME")]
+    delay: Option<Duration>,
+    /// Transactions: each message is sent as a half message and then committed, and counts when its commit is
+    /// acknowledged.
+    #[arg(long)]
+    transactional: bool,
+    /// Each message has a unique key, as those of stock clients have. Topics that keep one copy of a
+    /// message need it (gantry topic create --idempotent).
+    #[arg(long)]
+    unique_keys: bool,
 }
 
 /// Where reading begins.
@@ -136,7 +172,8 @@ pub(super) enum From {
 pub(crate) struct ConsumeArgs {
     #[command(flatten)]
     pub(super) ground: GroundArgs,
-    /// Messages that are sent first, and then read.
+    /// Messages that are sent first, and then read. They have the tags t0 to t9 and the property "a" from 0
+    /// to 9, in turn.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) fill: u64,
     /// Bytes of a body that --fill sends, or several sizes separated by commas, each measured.
@@ -146,9 +183,31 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, value_enum, default_value_t)]
     pub(super) from: From,
     #[command(flatten)]
+    pub(super) how: HowArgs,
+    #[command(flatten)]
     pub(super) pull: PullArgs,
     #[command(flatten)]
+    pub(super) time: TimeArgs,
+    #[command(flatten)]
     pub(super) measure: MeasureArgs,
+}
+
+/// How messages are selected or taken.
+#[derive(Args, Clone, Debug)]
+pub(super) struct HowArgs {
+    /// Only messages with one of these tags, as in "t1 || t2".
+    #[arg(long, value_name = "TAGS", conflicts_with_all = ["filter", "pop"])]
+    tag: Option<String>,
+    /// Only messages whose properties match this expression of SQL92, as in "a > 5".
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "pop")]
+    filter: Option<String>,
+    /// Take messages by POP and acknowledge them, as the consumer group gantry-bench. A message counts when
+    /// its acknowledgement is answered; its latency counts from the pop.
+    #[arg(long)]
+    pub(super) pop: bool,
+    /// Messages of one acknowledgement.
+    #[arg(long, value_enum, default_value_t, requires = "pop")]
+    pub(super) acks: AckKind,
 }
 
 /// Who reads.
@@ -157,7 +216,7 @@ pub(super) struct PullArgs {
     /// Consumers that share the queues, one connection each; rounded up so that each group has as many.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = up_to(100_000))]
     pub(super) consumers: u32,
-    /// Most messages of one pull; brokers may give fewer.
+    /// Most messages of one pull or pop; brokers may give fewer.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = up_to(10_000))]
     pub(super) pull_batch: u32,
 }
@@ -170,6 +229,8 @@ pub(crate) struct LatencyArgs {
     pub(super) send: SendArgs,
     #[command(flatten)]
     pub(super) open: OpenArgs,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
     #[command(flatten)]
     pub(super) measure: MeasureArgs,
 }
@@ -196,6 +257,38 @@ pub(crate) struct EndToEndArgs {
     #[command(flatten)]
     pub(super) pull: PullArgs,
     #[command(flatten)]
+    pub(super) time: TimeArgs,
+    #[command(flatten)]
+    pub(super) measure: MeasureArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TimersArgs {
+    #[command(flatten)]
+    pub(super) ground: GroundArgs,
+    #[command(flatten)]
+    pub(super) send: SendArgs,
+    /// Number of timers.
+    #[arg(
+        long,
+        default_value_t = 100_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000)
+    )]
+    pub(super) count: u64,
+    /// When the first one is due, counted from the start. All should be parked by then; "pending" says how
+    /// many were.
+    #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
+    pub(super) after: Duration,
+    /// The time over which they are due, evenly.
+    #[arg(long, default_value = "30s", value_parser = positive_duration, value_name = "TIME")]
+    pub(super) within: Duration,
+    /// Requests under way over all connections.
+    #[arg(long, default_value = "256", value_parser = count, value_name = "N")]
+    pub(super) outstanding: usize,
+    #[command(flatten)]
+    pub(super) pull: PullArgs,
+    #[command(flatten)]
     pub(super) measure: MeasureArgs,
 }
 
@@ -214,6 +307,8 @@ pub(crate) struct FailoverArgs {
     /// When it is killed, counted from the end of the warm-up.
     #[arg(long, default_value = "3s", value_parser = duration, requires = "kill_pid", value_name = "TIME")]
     pub(super) kill_after: Duration,
+    #[command(flatten)]
+    pub(super) time: TimeArgs,
     #[command(flatten)]
     pub(super) measure: MeasureArgs,
 }
@@ -251,17 +346,52 @@ impl SendArgs {
         }
         Ok(())
     }
-}
 
-impl EndToEndArgs {
-    /// Refuses bodies that have no room for the time.
-    pub(super) fn check(&self) -> Outcome {
-        self.send.check(1)?;
-        match self.send.size.iter().find(|size| **size < STAMP_BYTES) {
+    /// Refuses also bodies that have no room for what tells a message from others.
+    pub(super) fn check_stamped(&self) -> Outcome {
+        self.check(1)?;
+        match self.size.iter().find(|size| **size < STAMP_BYTES) {
             Some(size) => Err(Failure::usage(format!(
-                "--size {size}: a message carries its time, which needs {STAMP_BYTES} bytes"
+                "--size {size}: a message carries its time or number, which needs {STAMP_BYTES} bytes"
             ))),
             None => Ok(()),
+        }
+    }
+}
+
+impl KindArgs {
+    /// What is sent, and what it is called; in requests of so many messages.
+    pub(super) fn kind(&self, batch: u32) -> (MessageKind, Option<&'static str>) {
+        match self {
+            _ if batch > 1 => (MessageKind::Batch, None),
+            KindArgs {
+                delay: Some(delay), ..
+            } => (MessageKind::Delayed(*delay), Some("delayed")),
+            _ if self.transactional => (MessageKind::Transactional, Some("transactional")),
+            _ if self.unique_keys => (MessageKind::Keyed, Some("unique keys")),
+            _ => (MessageKind::Plain, None),
+        }
+    }
+}
+
+impl HowArgs {
+    /// Which messages are pulled.
+    pub(super) fn selection(&self) -> Selection {
+        match (&self.tag, &self.filter) {
+            (Some(tags), _) => Selection::Tags(tags.clone()),
+            (None, Some(sql)) => Selection::Sql(sql.clone()),
+            (None, None) => Selection::All,
+        }
+    }
+
+    /// What this way of reading is called, if it is not the plain one.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        match (self.pop, self.acks, self.selection()) {
+            (true, AckKind::One, _) => Some("pop"),
+            (true, AckKind::Batch, _) => Some("pop, acks in batches"),
+            (false, _, Selection::Tags(_)) => Some("tags"),
+            (false, _, Selection::Sql(_)) => Some("filter"),
+            (false, _, Selection::All) => None,
         }
     }
 }
@@ -273,6 +403,12 @@ impl ConsumeArgs {
             return Err(Failure::usage(
                 "several --size are for --fill, which sends the messages",
             ));
+        }
+        if self.how.pop && self.pull.pull_batch > POP_BATCH_MAX {
+            return Err(Failure::usage(format!(
+                "--pull-batch {}: a pop takes {POP_BATCH_MAX} messages at most",
+                self.pull.pull_batch
+            )));
         }
         if self.fill > 0 && self.from == From::Tail {
             return Err(Failure::usage(
@@ -367,6 +503,18 @@ mod tests {
             ("latency --rate 0", "--rate"),
             ("consume --from middle", "middle"),
             ("failover --kill-after 1s", "--kill-pid"),
+            ("produce --delay soon", "--delay"),
+            ("produce --delay 0", "takes time"),
+            ("produce --delay 1s --transactional", "--transactional"),
+            ("produce --transactional --unique-keys", "--unique-keys"),
+            ("produce --batch 2 --delay 1s", "--batch"),
+            ("consume --filter a>5 --tag t1", "--tag"),
+            ("consume --filter a>5 --pop", "--pop"),
+            ("consume --acks batch", "--pop"),
+            ("consume --pop --acks some", "some"),
+            ("timers --count 0", "--count"),
+            ("timers --duration 5s", "--duration"),
+            ("latency --delay 1s", "--delay"),
         ] {
             let error = parse(words).unwrap_err();
             assert!(error.contains(named), "{words}: {error}");
@@ -378,7 +526,11 @@ mod tests {
         let args = produce("--size 1024,64KiB --batch 100");
         assert!(args.send.check(args.batch).is_err());
         assert!(args.send.check(64).is_ok());
-        for words in ["consume --fill 5 --from tail", "consume --size 1,2"] {
+        for words in [
+            "consume --fill 5 --from tail",
+            "consume --size 1,2",
+            "consume --pop --pull-batch 33",
+        ] {
             let BenchCommand::Consume(args) = parse(words).unwrap() else {
                 panic!("{words}");
             };
@@ -387,7 +539,33 @@ mod tests {
         let BenchCommand::EndToEnd(args) = parse("end-to-end --size 15").unwrap() else {
             panic!();
         };
-        assert!(args.check().is_err());
+        assert!(args.send.check_stamped().is_err());
+    }
+
+    #[test]
+    fn what_is_special_has_a_name() {
+        let kind = |words: &str| {
+            let args = produce(words);
+            args.kind.kind(args.batch)
+        };
+        let delayed = MessageKind::Delayed(Duration::from_secs(30));
+        assert_eq!(kind(""), (MessageKind::Plain, None));
+        assert_eq!(kind("--batch 2"), (MessageKind::Batch, None));
+        assert_eq!(kind("--delay 30s"), (delayed, Some("delayed")));
+        assert_eq!(kind("--transactional").0, MessageKind::Transactional);
+        assert_eq!(kind("--unique-keys").0, MessageKind::Keyed);
+        let how = |words: &str| match parse(&format!("consume {words}")).unwrap() {
+            BenchCommand::Consume(args) => (args.how.selection(), args.how.name()),
+            other => panic!("{other:?}"),
+        };
+        let sql = Selection::Sql("a>5".to_string());
+        assert_eq!(how(""), (Selection::All, None));
+        assert_eq!(how("--filter a>5"), (sql, Some("filter")));
+        let tags = Selection::Tags("t1||t2".to_string());
+        assert_eq!(how("--tag t1||t2"), (tags, Some("tags")));
+        assert_eq!(how("--pop"), (Selection::All, Some("pop")));
+        let batches = how("--pop --acks batch").1;
+        assert_eq!(batches, Some("pop, acks in batches"));
     }
 
     #[test]

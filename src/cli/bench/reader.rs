@@ -9,22 +9,28 @@ use gantry_protocol::message::sys_flags;
 
 use super::answers::Answer;
 use super::driver::Driver;
-use super::frames::{self, HeaderKind, OPAQUE_FIRST, Queue};
+use super::frames::{self, HeaderKind, OPAQUE_FIRST, Queue, Selection};
 use super::stamp::Stamp;
 use super::tally::Tally;
+use super::timers::{Arrivals, TimerPlan, wall_us};
 
 /// After an answer without a message that did not wait for one, and after a refusal.
-const EMPTY_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const EMPTY_PAUSE: Duration = Duration::from_millis(10);
+/// Timers that come twice come within this time, as a rule.
+const TWICE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How queues are read.
 pub(super) struct Reading {
     pub(super) header: HeaderKind,
+    pub(super) selection: Selection,
     /// Most messages of one pull.
     pub(super) pull_batch: i32,
     /// Whether a pull at the end of a queue waits for a message, or the end is the end.
     pub(super) waits: bool,
     /// Latency is that of messages with this stamp, and not that of pulls.
     pub(super) stamp: Option<Stamp>,
+    /// Latency is how late these come, and only they count.
+    pub(super) timers: Option<TimerPlan>,
 }
 
 /// A queue, and how far it is read.
@@ -48,13 +54,21 @@ pub(super) struct Reader {
     /// To be asked after a pause, in the order of time.
     paused: VecDeque<(Instant, usize)>,
     counted_from: Option<Instant>,
+    /// When the last timer came.
+    last_timer: Option<Instant>,
     pub(super) tally: Tally,
+    /// Messages that the brokers went through, selected or not.
+    pub(super) scanned: u64,
+    pub(super) arrivals: Option<Arrivals>,
 }
 
 impl Reader {
     pub(super) fn new(reading: Reading, queues: Vec<ReadQueue>) -> Reader {
         Reader {
             to_ask: (0..queues.len()).collect(),
+            arrivals: reading.timers.map(Arrivals::of),
+            last_timer: None,
+            scanned: 0,
             reading,
             queues,
             paused: VecDeque::new(),
@@ -82,7 +96,7 @@ impl Reader {
             }
             connection.out.extend_from_slice(&frames::pull(
                 self.reading.header,
-                &queue.queue,
+                (&queue.queue, &self.reading.selection),
                 (OPAQUE_FIRST + position as i32, queue.next),
                 self.reading.pull_batch,
                 self.reading.waits,
@@ -118,6 +132,9 @@ impl Reader {
         if has_position {
             let command = answer.command()?;
             let header = PullResponse::parse(&command.fields).map_err(|error| error.to_string())?;
+            if self.counted_from.is_some() {
+                self.scanned += header.next_begin_offset.abs_diff(queue.next);
+            }
             queue.next = header.next_begin_offset;
         } else {
             self.tally
@@ -137,6 +154,7 @@ impl Reader {
     }
 
     fn book(&mut self, messages: &[u8], asked: Instant, now: Instant) -> Result<(), String> {
+        let now_us = wall_us();
         let mut rest = messages;
         while !rest.is_empty() {
             let (body, after) = split_message(rest).ok_or("a message whose sizes are wrong")?;
@@ -151,13 +169,29 @@ impl Reader {
                 let latency = now.saturating_duration_since(sent);
                 self.tally.latencies.record(latency, 1);
             }
+            if let Some(arrivals) = &mut self.arrivals {
+                let Some(late) = arrivals.book(body, now_us) else {
+                    continue;
+                };
+                self.last_timer = Some(now);
+                self.tally.latencies.record(late, 1);
+            }
             self.tally.messages += 1;
             self.tally.bytes += body.len() as u64;
         }
-        if self.reading.stamp.is_none() && self.counted_from.is_some() {
+        if self.latency_is_of_pulls() && self.counted_from.is_some() {
             self.tally.latencies.record(now - asked, 1);
         }
         Ok(())
+    }
+
+    /// Whether only some of the messages are asked for.
+    pub(super) fn is_selective(&self) -> bool {
+        self.reading.selection != Selection::All
+    }
+
+    fn latency_is_of_pulls(&self) -> bool {
+        self.reading.stamp.is_none() && self.arrivals.is_none()
     }
 
     /// A connection has broken; its pulls are sent again when it is there again.
@@ -190,24 +224,29 @@ impl Reader {
     /// The measurement begins.
     pub(super) fn begin_counting(&mut self, now: Instant) {
         self.tally.clear();
+        self.scanned = 0;
         self.counted_from = Some(now);
     }
 
     /// The measurement ends. Stamped messages count by the time of their stamp and go on counting.
     pub(super) fn end_counting(&mut self) {
-        if self.reading.stamp.is_none() {
+        if self.latency_is_of_pulls() {
             self.counted_from = None;
         }
     }
 
-    /// Whether every queue has been read to its end.
-    pub(super) fn is_finished(&self) -> bool {
+    /// Whether every queue has been read to its end, or every timer has come and none of them again.
+    pub(super) fn is_finished(&self, now: Instant) -> bool {
+        if let Some(arrivals) = &self.arrivals {
+            let since = self.last_timer.map(|at| now.saturating_duration_since(at));
+            return arrivals.is_complete() && since.is_some_and(|since| since >= TWICE_WITHIN);
+        }
         !self.reading.waits && self.queues.iter().all(|queue| queue.next >= queue.end)
     }
 }
 
 /// The body of the first of these stored messages, and what follows that message.
-fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     const SYS_FLAG_AT: usize = 36;
     const BODY_LENGTH_AT: usize = 84;
     const V6_MORE_BYTES: usize = 12;

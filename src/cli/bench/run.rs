@@ -7,9 +7,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::answers;
 use super::connection::Connection;
+use super::consumers::Consumers;
 use super::driver::{Driver, Lost};
 use super::processes::Usage;
-use super::reader::Reader;
 use super::sender::Sender;
 use crate::cli::failure::Failure;
 use crate::cli::output::Progress;
@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     /// On the first connections.
     pub(super) sender: Option<Sender>,
     /// On the connections after the sender's.
-    pub(super) reader: Option<Reader>,
+    pub(super) consumers: Option<Consumers>,
     /// Number of the sender's connections.
     pub(super) senders: usize,
 }
@@ -109,8 +109,8 @@ impl Run<'_> {
             if let Some(sender) = &mut self.sender {
                 sender.send_due(now, &mut self.driver);
             }
-            if let Some(reader) = &mut self.reader {
-                reader.ask_due(now, &mut self.driver);
+            if let Some(consumers) = &mut self.consumers {
+                consumers.ask_due(now, &mut self.driver);
             }
             self.driver.flush(&mut lost)?;
             if lost.is_empty() {
@@ -142,8 +142,8 @@ impl Run<'_> {
         if let Some(sender) = &mut self.sender {
             sender.begin_counting(since);
         }
-        if let Some(reader) = &mut self.reader {
-            reader.begin_counting(since);
+        if let Some(consumers) = &mut self.consumers {
+            consumers.begin_counting(since);
         }
         Phase::Measuring {
             since,
@@ -162,7 +162,8 @@ impl Run<'_> {
             .is_some_and(|duration| now >= since + duration);
         let is_sent =
             self.plan.duration.is_none() && self.sender.as_ref().is_some_and(Sender::is_finished);
-        let is_read = self.reader.as_ref().is_some_and(Reader::is_finished);
+        let consumers = self.consumers.as_ref();
+        let is_read = consumers.is_some_and(|consumers| consumers.is_finished(now));
         is_time || is_sent || is_read || self.is_interrupted()
     }
 
@@ -177,8 +178,8 @@ impl Run<'_> {
             sender.end_counting(ended);
             longest_gap = sender.gaps.as_ref().map(|gaps| gaps.longest(now));
         }
-        if let Some(reader) = &mut self.reader {
-            reader.end_counting();
+        if let Some(consumers) = &mut self.consumers {
+            consumers.end_counting();
         }
         Measured {
             time: ended - since,
@@ -190,12 +191,13 @@ impl Run<'_> {
 
     /// Nothing is waited for: every send has its answer, and what was acknowledged has been read.
     fn has_drained(&self) -> bool {
-        match (&self.sender, &self.reader) {
-            (Some(sender), Some(reader)) => {
-                sender.is_finished() && reader.tally.messages >= sender.tally.messages
+        match (&self.sender, &self.consumers) {
+            (Some(sender), Some(consumers)) => {
+                sender.is_finished() && consumers.tally().messages >= sender.tally.messages
             }
             (Some(sender), None) => sender.is_finished(),
-            (None, _) => true,
+            (None, Some(consumers)) => consumers.has_drained(),
+            (None, None) => true,
         }
     }
 
@@ -214,7 +216,7 @@ impl Run<'_> {
         if let Some(sender) = &self.sender {
             at = at.min(sender.next_due());
         }
-        if let Some(due) = self.reader.as_ref().and_then(Reader::next_due) {
+        if let Some(due) = self.consumers.as_ref().and_then(Consumers::next_due) {
             at = at.min(due);
         }
         let ends = match phase {
@@ -244,11 +246,11 @@ impl Run<'_> {
                 Err(reason) => break Some(reason),
             };
             at += answer.length;
-            let booked = match (&mut self.sender, &mut self.reader) {
+            let booked = match (&mut self.sender, &mut self.consumers) {
                 (Some(sender), _) if index < self.senders => {
                     sender.answered((index, *group), flights, &answer, now)
                 }
-                (_, Some(reader)) => reader.answered(&answer, now),
+                (_, Some(consumers)) => consumers.answered(*group, &answer, now),
                 _ => Ok(()),
             };
             if let Err(reason) = booked {
@@ -271,20 +273,20 @@ impl Run<'_> {
         }
         for lost in lost.drain(..) {
             let reason = self.driver.first_break.as_deref().unwrap_or_default();
-            match (&mut self.sender, &mut self.reader) {
+            match (&mut self.sender, &mut self.consumers) {
                 (Some(sender), _) if lost.connection < self.senders => {
                     sender.lost(lost, reason, now);
                 }
-                (_, Some(reader)) => reader.lost(lost.connection, reason),
+                (_, Some(consumers)) => consumers.lost(lost.connection, reason),
                 _ => {}
             }
         }
         for index in self.driver.reconnected()? {
-            match (&mut self.sender, &mut self.reader) {
+            match (&mut self.sender, &mut self.consumers) {
                 (Some(sender), _) if index < self.senders => {
                     sender.reconnected(index, &mut self.driver);
                 }
-                (_, Some(reader)) => reader.reconnected(index),
+                (_, Some(consumers)) => consumers.reconnected(index),
                 _ => {}
             }
         }
@@ -299,8 +301,8 @@ impl Run<'_> {
         if since_shown < SHOWN_EVERY {
             return;
         }
-        let tally = match (&self.reader, &self.sender) {
-            (Some(reader), _) => &reader.tally,
+        let tally = match (&self.consumers, &self.sender) {
+            (Some(consumers), _) => consumers.tally(),
             (None, Some(sender)) => &sender.tally,
             (None, None) => return,
         };

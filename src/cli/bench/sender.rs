@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use gantry_protocol::headers::SendResponse;
+use gantry_protocol::message_id::OffsetMessageId;
 
 use super::answers::Answer;
 use super::connection::{Flight, Flights};
 use super::driver::{Driver, Lost};
-use super::frames::{self, Born, Carries, HeaderKind, Queue, SendFrame, Variable};
+use super::frames::{self, Born, Half, HeaderKind, Queue, SendFrame, Variable};
+use super::kinds::MessageKind;
 use super::pacing::{Schedule, Walk};
 use super::stamp::Stamp;
 use super::tally::{Gaps, Tally};
-use super::unique::Keys;
+use super::timers::TimerPlan;
 
 /// After a refusal the connection waits, so that a broker that refuses is not asked a million times a second.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -24,14 +27,17 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// What is sent, and by how many.
 pub(super) struct Load {
     pub(super) header: HeaderKind,
+    pub(super) kind: MessageKind,
+    /// When each message is due, if they are timed.
+    pub(super) timers: Option<TimerPlan>,
     /// Bytes of a message's body.
     pub(super) size: usize,
     /// Messages of one request.
     pub(super) batch: u32,
-    /// Whether each message has a unique key. One of a batch has none.
-    pub(super) keyed: bool,
     /// Producers that the connections belong to in turn.
     pub(super) producers: u32,
+    /// What messages carry so that their latency is known where they are read.
+    pub(super) stamp: Option<Stamp>,
     /// The queues of each group, used in turn.
     pub(super) queues: Vec<Vec<Queue>>,
 }
@@ -54,7 +60,6 @@ pub(super) struct Sender {
     pace: Pace,
     /// Whether a message is sent again until it is acknowledged.
     retries: bool,
-    stamp: Option<Stamp>,
     /// By connection: the next of its group's frames.
     cursors: Vec<usize>,
     /// By connection: what is to be sent, with the time that its latency counts from if that is not the time
@@ -64,6 +69,10 @@ pub(super) struct Sender {
     visit: Vec<usize>,
     /// Due on a connection after a pause, in the order of time.
     paused: VecDeque<(Instant, usize, Option<Instant>)>,
+    /// Half messages to be committed, with their connection and what their latency counts from.
+    halves: Vec<(usize, Instant, Half)>,
+    /// Number of the next message.
+    number: u64,
     /// Requests without an answer.
     under_way: usize,
     /// The next connection of an open loop.
@@ -71,15 +80,15 @@ pub(super) struct Sender {
     next_heartbeat: Instant,
     next_silence_check: Instant,
     born: Born,
-    /// The keys of messages, if they have any.
-    keys: Option<Keys>,
     counted_from: Option<Instant>,
     pub(super) tally: Tally,
+    /// Timers that were acknowledged before the first of them was due.
+    pub(super) pending: u64,
     pub(super) gaps: Option<Gaps>,
 }
 
 impl Sender {
-    /// Producers on the first `connections` connections. Messages carry `stamp` if there is one.
+    /// Producers on the first `connections` connections.
     ///
     /// # Errors
     /// The messages are too large for a frame.
@@ -88,15 +97,9 @@ impl Sender {
         pace: Pace,
         connections: usize,
         retries: bool,
-        stamp: Option<Stamp>,
     ) -> Result<Sender, String> {
         let body = frames::body(load.size, load.batch);
-        let carries = match (load.batch > 1, load.keyed) {
-            (true, _) => Carries::Batch,
-            (false, true) => Carries::KeyedMessage,
-            (false, false) => Carries::Message,
-        };
-        let frame = |queue: &Queue| SendFrame::new(load.header, queue, carries, body.len());
+        let frame = |queue: &Queue| SendFrame::new(load.header, queue, load.kind, body.len());
         let mut by_group = Vec::new();
         for queues in &load.queues {
             let encoded: Result<Vec<SendFrame>, String> = queues.iter().map(frame).collect();
@@ -107,19 +110,20 @@ impl Sender {
             frames: by_group,
             body,
             retries,
-            stamp,
             cursors: (0..connections).collect(),
             due: vec![VecDeque::new(); connections],
             visit: Vec::new(),
             paused: VecDeque::new(),
+            halves: Vec::new(),
+            number: 0,
             under_way: 0,
             turn: 0,
             next_heartbeat: now,
             next_silence_check: now,
             born: Born::new(),
-            keys: load.keyed.then(Keys::new),
             counted_from: None,
             tally: Tally::new(),
+            pending: 0,
             gaps: retries.then(|| Gaps::new(load.queues.len(), now)),
             pace,
             load,
@@ -166,6 +170,7 @@ impl Sender {
             (0..self.due.len()).for_each(|connection| self.greet(connection, driver));
         }
         self.admit(now);
+        self.commit_halves(now, driver);
         if self.visit.is_empty() {
             return;
         }
@@ -236,19 +241,54 @@ impl Sender {
         let cursor = &mut self.cursors[index];
         let frame = &frames[*cursor % frames.len()];
         *cursor = cursor.wrapping_add(1);
+        let number = self.number;
+        self.number += 1;
+        let flight = Flight {
+            from,
+            sent: now,
+            is_half: self.load.kind == MessageKind::Transactional,
+        };
+        let timers = &self.load.timers;
         let variable = Variable {
-            opaque: connection.flights.put(Flight { from, sent: now }),
+            opaque: connection.flights.put(flight),
             producer: index as u32 % self.load.producers,
             born,
-            key: self.keys.as_mut().map(Keys::next),
+            number,
+            due_ms: timers.map_or(0, |plan| plan.due_ms(number)),
         };
         frame.append(&variable, &mut connection.out);
         let start = connection.out.len();
         connection.out.extend_from_slice(&self.body);
-        if let Some(stamp) = &self.stamp {
+        if let Some(stamp) = &self.load.stamp {
             stamp.write(from, &mut connection.out[start..]);
         }
+        if let Some(plan) = timers {
+            plan.write(number, &mut connection.out[start..]);
+        }
         driver.write_early(index);
+    }
+
+    fn commit_halves(&mut self, now: Instant, driver: &mut Driver) {
+        let mut halves = std::mem::take(&mut self.halves);
+        for (index, from, half) in halves.drain(..) {
+            let flight = Flight {
+                from,
+                sent: now,
+                is_half: false,
+            };
+            let connection = &mut driver.connections[index];
+            if connection.stream.is_none() {
+                let reason = "the connection broke before a half message was committed";
+                self.failed(index, flight, reason, now);
+                continue;
+            }
+            let opaque = connection.flights.put(flight);
+            let producer = index as u32 % self.load.producers;
+            let frame = frames::commit(self.load.header, opaque, producer, half);
+            connection.out.extend_from_slice(&frame);
+            driver.has_output(index);
+        }
+        self.halves = halves;
     }
 
     /// An answer has come. Returns why the connection should not be used any more, if that is so.
@@ -267,6 +307,10 @@ impl Sender {
             // A heartbeat's.
             return Ok(());
         };
+        if outcome.code == 0 && flight.is_half {
+            self.halves.push((index, flight.from, half_of(answer)?));
+            return Ok(());
+        }
         if outcome.code == 0 {
             self.acknowledged((index, group), flight, now);
             return Ok(());
@@ -287,6 +331,9 @@ impl Sender {
             self.tally.messages += messages;
             self.tally.bytes += messages * self.load.size as u64;
             self.tally.latencies.record(now - flight.from, messages);
+            let timers = &self.load.timers;
+            let in_time = timers.as_ref().is_some_and(|plan| now < plan.first);
+            self.pending += u64::from(in_time);
         }
         if let Some(gaps) = &mut self.gaps {
             gaps.acknowledged(group, now);
@@ -400,6 +447,7 @@ impl Sender {
     pub(super) fn give_up(&mut self, now: Instant, driver: &mut Driver) {
         let mut left: Vec<Instant> = self.due.iter().flatten().flatten().copied().collect();
         left.extend(self.paused.iter().filter_map(|(_, _, from)| *from));
+        left.extend(self.halves.iter().map(|(_, from, _)| *from));
         for connection in &driver.connections[..self.due.len()] {
             left.extend(connection.flights.iter().map(|flight| flight.from));
         }
@@ -423,4 +471,18 @@ impl Sender {
             }
         }
     }
+}
+
+/// Where the broker has put a half message.
+fn half_of(answer: &Answer<'_>) -> Result<Half, String> {
+    let command = answer.command()?;
+    let header = SendResponse::parse(&command.fields).map_err(|error| error.to_string())?;
+    let id: OffsetMessageId = header
+        .msg_id
+        .parse()
+        .map_err(|error| format!("message id {}: {error}", header.msg_id))?;
+    Ok(Half {
+        queue_offset: header.queue_offset,
+        physical_offset: id.physical_offset,
+    })
 }

@@ -205,6 +205,28 @@ impl CommitLog {
         }
     }
 
+    /// Up to `len` bytes from the disk at `offset`, as they stand there: nobody has checked them, and fewer
+    /// come at the end of a segment. `None` when that part of the log is in memory, damaged or not there,
+    /// or when the disk refuses; [`read_bytes`](Self::read_bytes) says which. Blocks.
+    pub(crate) fn read_unchecked(&self, offset: PhysicalOffset, len: usize) -> Option<Bytes> {
+        let state = self.shared.lock();
+        let view = &state.view;
+        let segment = self.segment_for(view, offset, 1).ok()?;
+        let end = segment.end_offset.min(offset.plus(len as u64));
+        if view.tail.at(offset).is_some() || view.holes.over(offset, end).is_some() {
+            return None;
+        }
+        let (file, base, epoch) = (segment.file.clone()?, segment.base, view.epoch);
+        drop(state);
+        let mut buffer = vec![0; (end.get() - offset.get()) as usize];
+        let place = offset.get() - base.get();
+        let got = file.read_once_at(&mut buffer, place).ok()?;
+        buffer.truncate(got);
+        // Otherwise it may have been removed or replaced meanwhile.
+        let is_same = self.shared.lock().view.epoch == epoch;
+        is_same.then(|| Bytes::from(buffer))
+    }
+
     /// Whether [`read_ahead`](Self::read_ahead) should be called now. Says so once.
     pub fn wants_ahead(&self) -> Option<ReadAhead> {
         let next = self.shared.cold.take_ahead()?;

@@ -1,14 +1,17 @@
 //! What waits in the log is delivered once, in order, and is still there after a restart, in a snapshot and
 //! behind a damaged queue.
 
+use std::os::unix::fs::FileExt;
+
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
+use gantry_storage::error::ReadError;
 use gantry_storage::message::MessageView;
 use gantry_storage::queue_offsets::QueueKey;
 use gantry_storage::store::{RowResult, Snapshot};
 use gantry_storage::tables::{Command, CommandResult};
 use gantry_storage::{PhysicalOffset, QueueOffset};
 
-use crate::rig::{Rig, message};
+use crate::rig::{Rig, SEGMENT_BYTES, message};
 
 const WAITING: &str = "rmq_sys_wheel_timer";
 
@@ -232,4 +235,53 @@ fn retention_is_told_where_the_first_message_waits() {
     assert_eq!(rig.store.tables().parked().first_place(), Some(place));
     deliver(&mut rig, &topics, place, 0);
     assert_eq!(rig.store.tables().parked().first_place(), None);
+}
+
+#[test]
+fn a_message_that_is_read_alone_is_the_same_or_known_to_be_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(dir.path());
+    let topics = topics(&mut rig);
+    let small = park(&mut rig, &topics, RowKind::Timer, 5_000, b"small");
+    let large = vec![b'l'; 10_000];
+    let large = park(&mut rig, &topics, RowKind::Timer, 5_000, &large);
+    // As in a log of before there were checksums.
+    let mut batch = BatchBuilder::default();
+    let row = head(topics.waiting, RowKind::Timer, PhysicalOffset::ZERO);
+    batch
+        .push_message(row, &message(WAITING, 0, b"old", b""))
+        .unwrap();
+    let old = rig.put_batch(batch).1.rows[0].offset;
+
+    let rig = rig.reopen_after(|_| {});
+    let alone = [small, large, old].map(|place| {
+        let in_memory = rig.log.read_bytes(place, 4, false);
+        assert!(
+            matches!(in_memory, Err(ReadError::NotInMemory)),
+            "{in_memory:?}"
+        );
+        rig.store.parked_message_alone(place).unwrap().unwrap()
+    });
+    let whole = [small, large, old].map(|place| rig.store.parked_message(place).unwrap().unwrap());
+    assert_eq!(alone, whole);
+
+    let rig = rig.reopen_after(|_| {});
+    let files = std::fs::read_dir(dir.path().join("log")).unwrap();
+    let segments = files.map(|file| file.unwrap().path());
+    let mut segments: Vec<_> = segments
+        .filter(|path| path.metadata().unwrap().len() >= SEGMENT_BYTES)
+        .collect();
+    segments.sort();
+    let segment = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&segments[0])
+        .unwrap();
+    // The last byte of its properties' length: no checksum of RocketMQ's covers it.
+    let at = small.get() + alone[0].len() as u64 - 1;
+    segment.write_all_at(b"\x77", at).unwrap();
+    let damaged = rig.store.parked_message_alone(small);
+    assert!(
+        matches!(damaged, Err(ReadError::Corrupt { .. })),
+        "{damaged:?}"
+    );
 }
