@@ -16,7 +16,8 @@ use rocketmq_client_rust::prelude::{ClientConfig, DefaultMQProducer, DefaultMQPu
 use rocketmq_client_rust::{
     ClientRuntime, ClientRuntimeConfig, ConsumeConcurrentlyContext, ConsumeConcurrentlyStatus,
     ConsumeOrderlyContext, ConsumeOrderlyStatus, DefaultMQPullConsumer, MQPushConsumer,
-    MessageSelector, SendResult, SendStatus,
+    MessageSelector, PullStatus, SendResult, SendStatus, TransactionListener,
+    TransactionMQProducer,
 };
 use rocketmq_model::common::consumer::consume_from_where::ConsumeFromWhere;
 use rocketmq_model::common::message::message_ext::MessageExt;
@@ -125,31 +126,58 @@ impl World {
 
     /// A fresh topic with `queues` queues in every broker group, and all of its queues.
     pub async fn topic(&self, queues: i32) -> (String, Vec<MessageQueue>) {
-        let topic = fresh("topic");
-        let mut producer = self.producer().await;
-        producer
-            .create_topic("TBW102", &topic, queues, HashMap::new())
-            .await
-            .expect("the topic is created");
-        let mut found = Vec::new();
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
+        let topic = self.create_topic(queues, HashMap::new()).await;
+        let found = self.queues_when(&topic, |found| {
             let groups: BTreeSet<_> = found
                 .iter()
                 .map(|q: &MessageQueue| q.broker_name())
                 .collect();
-            if !groups.is_empty() && found.len() == groups.len() * queues as usize {
-                break;
-            }
+            !groups.is_empty() && found.len() == groups.len() * queues as usize
+        });
+        let found = found.await;
+        (topic, found)
+    }
+
+    /// A fresh topic that keeps one copy of a message, and the queues that it may be sent to: those of
+    /// one broker group.
+    pub async fn idempotent_topic(&self, queues: i32) -> (String, Vec<MessageQueue>) {
+        let window = HashMap::from([("+idempotent.window".to_owned(), "10m".to_owned())]);
+        let topic = self.create_topic(queues, window).await;
+        let found = self.queues_when(&topic, |found| found.len() == queues as usize);
+        let found = found.await;
+        (topic, found)
+    }
+
+    async fn create_topic(&self, queues: i32, attributes: HashMap<String, String>) -> String {
+        let topic = fresh("topic");
+        let mut producer = self.producer().await;
+        producer
+            .create_topic("TBW102", &topic, queues, attributes)
+            .await
+            .expect("the topic is created");
+        producer.shutdown().await;
+        topic
+    }
+
+    /// The queues that producers see, once they are as wanted.
+    async fn queues_when(
+        &self,
+        topic: &str,
+        wanted: impl Fn(&[MessageQueue]) -> bool,
+    ) -> Vec<MessageQueue> {
+        let mut producer = self.producer().await;
+        let mut found = Vec::new();
+        let end = Instant::now() + Duration::from_secs(20);
+        while !wanted(&found) {
             assert!(Instant::now() < end, "queues of {topic}: {found:?}");
             found = producer
-                .fetch_publish_message_queues(&topic)
+                .fetch_publish_message_queues(topic)
                 .await
                 .unwrap_or_default();
         }
         producer.shutdown().await;
         found.sort();
-        (topic, found)
+        found
     }
 
     /// A started pull consumer.
@@ -166,6 +194,22 @@ impl World {
     /// The runtime that clients are built on.
     pub fn runtime(&self) -> Arc<ClientRuntime> {
         Arc::clone(&self.runtime)
+    }
+
+    /// A started producer of transactions, and its group.
+    pub async fn dealer(&self, listener: impl TransactionListener) -> TransactionMQProducer {
+        let mut producer = TransactionMQProducer::builder(self.runtime.clone())
+            .client_config(self.config())
+            .producer_group(fresh("dealer"))
+            .transaction_listener(listener)
+            .build();
+        producer.start().await.expect("producer starts");
+        producer
+    }
+
+    /// A name server whose way to the cluster turns the first answer to each send into an error.
+    pub fn lossy_namesrv(&self) -> String {
+        std::env::var("GANTRY_LOSSY").expect("GANTRY_LOSSY: run this through run.sh")
     }
 
     /// The name server list of the cluster.
@@ -301,6 +345,48 @@ impl Received {
 /// The body of a message as text.
 pub fn text(message: &MessageExt) -> String {
     String::from_utf8_lossy(&message.body().unwrap_or_default()).into_owned()
+}
+
+/// Every message of a queue.
+pub async fn read(puller: &DefaultMQPullConsumer, queue: &MessageQueue) -> Vec<Received> {
+    let (mut found, mut offset) = (Vec::new(), 0);
+    loop {
+        let pulled = puller
+            .pull(queue, "*", offset, 32)
+            .await
+            .expect("the pull succeeds");
+        if *pulled.pull_status() != PullStatus::Found {
+            assert_eq!(*pulled.pull_status(), PullStatus::NoNewMsg);
+            return found;
+        }
+        offset = pulled.next_begin_offset() as i64;
+        for message in pulled.msg_found_list().unwrap_or_default() {
+            let mut received = Received::of(message);
+            received.queue.0 = queue.broker_name().to_string();
+            found.push(received);
+        }
+    }
+}
+
+/// Every message of several queues.
+pub async fn read_all(puller: &DefaultMQPullConsumer, queues: &[MessageQueue]) -> Vec<Received> {
+    let mut found = Vec::new();
+    for queue in queues {
+        found.extend(read(puller, queue).await);
+    }
+    found
+}
+
+/// Where the sender of a message was told that it is: broker group and queue, offset.
+pub fn place(result: &SendResult) -> ((String, i32), i64) {
+    let queue = result
+        .message_queue
+        .as_ref()
+        .expect("the result names its queue");
+    (
+        (queue.broker_name().to_string(), queue.queue_id()),
+        result.queue_offset as i64,
+    )
 }
 
 /// Collects what a push consumer is given, in order of arrival.

@@ -15,48 +15,9 @@ use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_model::common::message::message_single::Message;
 use stock_clients::{
-    DELIVERY, Received, Subscription, eventually, fresh, in_world, message, numbered, send,
-    send_to, sorted, text,
+    DELIVERY, Received, Subscription, eventually, fresh, in_world, message, numbered, place, read,
+    read_all, send, send_to, sorted, text,
 };
-
-async fn read(puller: &DefaultMQPullConsumer, queue: &MessageQueue) -> Vec<Received> {
-    let (mut found, mut offset) = (Vec::new(), 0);
-    loop {
-        let pulled = puller
-            .pull(queue, "*", offset, 32)
-            .await
-            .expect("the pull succeeds");
-        if *pulled.pull_status() != PullStatus::Found {
-            assert_eq!(*pulled.pull_status(), PullStatus::NoNewMsg);
-            return found;
-        }
-        offset = pulled.next_begin_offset() as i64;
-        for message in pulled.msg_found_list().unwrap_or_default() {
-            let mut received = Received::of(message);
-            received.queue.0 = queue.broker_name().to_string();
-            found.push(received);
-        }
-    }
-}
-
-async fn read_all(puller: &DefaultMQPullConsumer, queues: &[MessageQueue]) -> Vec<Received> {
-    let mut found = Vec::new();
-    for queue in queues {
-        found.extend(read(puller, queue).await);
-    }
-    found
-}
-
-fn place(result: &SendResult) -> ((String, i32), i64) {
-    let queue = result
-        .message_queue
-        .as_ref()
-        .expect("the result names its queue");
-    (
-        (queue.broker_name().to_string(), queue.queue_id()),
-        result.queue_offset as i64,
-    )
-}
 
 #[test]
 fn sync_sends_are_stored_once_where_the_ack_says() {
