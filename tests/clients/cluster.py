@@ -171,19 +171,26 @@ class Cluster:
         return max(claims)[1] if claims else None
 
     def settled(self):
-        """Whether every node answers, knows a leader of each of its groups and has applied what any node committed."""
-        committed, applied = {}, []
+        """Whether every node answers, knows a leader of each of its groups and has applied what any node had committed
+        a moment before: under load, what is committed meanwhile is still on its way."""
+        before, now = self._replicas(), self._replicas()
+        if before is None or now is None:
+            return False
+        committed = {}
+        for entry in before:
+            committed[entry["name"]] = max(committed.get(entry["name"], 0), entry["committed"] or 0)
+        return all((entry["applied"] or 0) >= committed[entry["name"]] for entry in now)
+
+    def _replicas(self):
+        """What every node says of each of its groups; None if one does not answer or knows no leader."""
+        replicas = []
         for node_id, node in self.nodes.items():
             status = self.status(node_id)
             if status is None or len(status["groups"]) < len(node["groups"]):
-                return False
-            for entry in status["groups"]:
-                if not entry["leader"] or entry["role"] not in ("leader", "follower"):
-                    return False
-                name = entry["name"]
-                committed[name] = max(committed.get(name, 0), entry["committed"] or 0)
-                applied.append((name, entry["applied"] or 0))
-        return all(index >= committed[name] for name, index in applied)
+                return None
+            replicas.extend(status["groups"])
+        led = all(entry["leader"] and entry["role"] in ("leader", "follower") for entry in replicas)
+        return replicas if led else None
 
     def kill(self, node_id):
         """kill -9 one node; returns the wall clock time in seconds right before the signal."""
