@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rocketmq_client_rust::{DefaultMQPullConsumer, PullStatus, SendResult, SendStatus};
+use rocketmq_client_rust::SendStatus;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_queue::MessageQueue;
 use rocketmq_model::common::message::message_single::Message;
 use stock_clients::{
-    DELIVERY, Received, Subscription, eventually, fresh, in_world, message, numbered, place, read,
+    DELIVERY, Received, Subscription, eventually, fresh, in_world, message, numbered, place,
     read_all, send, send_to, sorted, text,
 };
 
