@@ -25,6 +25,7 @@ mod sender;
 mod stamp;
 mod tally;
 mod timers;
+mod turns;
 
 use std::io::IsTerminal;
 use std::num::NonZeroU64;

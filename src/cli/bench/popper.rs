@@ -1,6 +1,5 @@
 //! Takes messages by POP, one pop under way for each queue, and acknowledges them.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -11,8 +10,9 @@ use super::answers::Answer;
 use super::driver::Driver;
 use super::frames::{HeaderKind, OPAQUE_FIRST};
 use super::pops::{self, Handed};
-use super::reader::{EMPTY_PAUSE, ReadQueue, split_message};
+use super::reader::{ReadQueue, split_message};
 use super::tally::Tally;
+use super::turns::Turns;
 
 /// How messages are acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -51,9 +51,7 @@ struct AckFlight {
 pub(super) struct Popper {
     popping: Popping,
     queues: Vec<ReadQueue>,
-    to_pop: Vec<usize>,
-    /// To be asked after a pause, in the order of time.
-    paused: VecDeque<(Instant, usize)>,
+    turns: Turns,
     /// Requests to be written, with their connection.
     to_ack: Vec<(usize, Vec<u8>)>,
     acks: Vec<Option<AckFlight>>,
@@ -66,10 +64,9 @@ pub(super) struct Popper {
 impl Popper {
     pub(super) fn new(popping: Popping, queues: Vec<ReadQueue>) -> Popper {
         Popper {
-            to_pop: (0..queues.len()).collect(),
+            turns: Turns::of_all(queues.len()),
             popping,
             queues,
-            paused: VecDeque::new(),
             to_ack: Vec::new(),
             acks: Vec::new(),
             free: Vec::new(),
@@ -89,14 +86,7 @@ impl Popper {
                 driver.has_output(index);
             }
         }
-        while let Some((at, position)) = self.paused.front().copied() {
-            if at > now {
-                break;
-            }
-            self.paused.pop_front();
-            self.to_pop.push(position);
-        }
-        for position in self.to_pop.drain(..) {
+        for position in self.turns.take_due(now) {
             let queue = &mut self.queues[position];
             let is_read = !self.popping.waits && queue.next >= queue.end;
             let connection = &mut driver.connections[queue.connection];
@@ -137,15 +127,15 @@ impl Popper {
         match ResponseCode(outcome.code) {
             ResponseCode::SUCCESS => {
                 self.acknowledge((number, group), answer, asked)?;
-                self.to_pop.push(number);
+                self.turns.again(number);
             }
-            ResponseCode::POLLING_TIMEOUT if self.popping.waits => self.to_pop.push(number),
+            ResponseCode::POLLING_TIMEOUT if self.popping.waits => self.turns.again(number),
             ResponseCode::POLLING_TIMEOUT
             | ResponseCode::POLLING_FULL
-            | ResponseCode::PULL_NOT_FOUND => self.paused.push_back((now + EMPTY_PAUSE, number)),
+            | ResponseCode::PULL_NOT_FOUND => self.turns.pause(number, now),
             _ => {
                 self.fail(1, || answer.reason());
-                self.paused.push_back((now + EMPTY_PAUSE, number));
+                self.turns.pause(number, now);
             }
         }
         Ok(())
@@ -260,17 +250,12 @@ impl Popper {
 
     /// A connection is there again.
     pub(super) fn reconnected(&mut self, connection: usize) {
-        self.paused
-            .retain(|(_, position)| self.queues[*position].connection != connection);
-        let queues = self.queues.iter().enumerate();
-        let of_connection = queues.filter(|(_, queue)| queue.connection == connection);
-        self.to_pop
-            .extend(of_connection.map(|(position, _)| position));
+        self.turns.reconnected(connection, &self.queues);
     }
 
     /// When something becomes due without an answer.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.paused.front().map(|(at, _)| *at)
+        self.turns.next_due()
     }
 
     /// The measurement begins.

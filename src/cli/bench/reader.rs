@@ -1,6 +1,5 @@
 //! Reads queues by pulls, one under way for each queue, and books what comes.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gantry_protocol::ResponseCode;
@@ -13,9 +12,8 @@ use super::frames::{self, HeaderKind, OPAQUE_FIRST, Queue, Selection};
 use super::stamp::Stamp;
 use super::tally::Tally;
 use super::timers::{Arrivals, TimerPlan, wall_us};
+use super::turns::Turns;
 
-/// After an answer without a message that did not wait for one, and after a refusal.
-pub(super) const EMPTY_PAUSE: Duration = Duration::from_millis(10);
 /// Timers that come twice come within this time, as a rule.
 const TWICE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -50,9 +48,7 @@ pub(super) struct ReadQueue {
 pub(super) struct Reader {
     reading: Reading,
     queues: Vec<ReadQueue>,
-    to_ask: Vec<usize>,
-    /// To be asked after a pause, in the order of time.
-    paused: VecDeque<(Instant, usize)>,
+    turns: Turns,
     counted_from: Option<Instant>,
     /// When the last timer came.
     last_timer: Option<Instant>,
@@ -65,13 +61,12 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(reading: Reading, queues: Vec<ReadQueue>) -> Reader {
         Reader {
-            to_ask: (0..queues.len()).collect(),
+            turns: Turns::of_all(queues.len()),
             arrivals: reading.timers.map(Arrivals::of),
             last_timer: None,
             scanned: 0,
             reading,
             queues,
-            paused: VecDeque::new(),
             counted_from: None,
             tally: Tally::new(),
         }
@@ -79,14 +74,7 @@ impl Reader {
 
     /// Puts all pulls that are due into the connections' buffers.
     pub(super) fn ask_due(&mut self, now: Instant, driver: &mut Driver) {
-        while let Some((at, position)) = self.paused.front().copied() {
-            if at > now {
-                break;
-            }
-            self.paused.pop_front();
-            self.to_ask.push(position);
-        }
-        for position in self.to_ask.drain(..) {
+        for position in self.turns.take_due(now) {
             let queue = &mut self.queues[position];
             let is_read = !self.reading.waits && queue.next >= queue.end;
             let connection = &mut driver.connections[queue.connection];
@@ -144,11 +132,11 @@ impl Reader {
         }
         if code == ResponseCode::SUCCESS {
             self.book(answer.body, asked, now)?;
-            self.to_ask.push(position);
+            self.turns.again(position);
         } else if has_position && self.reading.waits {
-            self.to_ask.push(position);
+            self.turns.again(position);
         } else {
-            self.paused.push_back((now + EMPTY_PAUSE, position));
+            self.turns.pause(position, now);
         }
         Ok(())
     }
@@ -208,17 +196,12 @@ impl Reader {
 
     /// A connection is there again.
     pub(super) fn reconnected(&mut self, connection: usize) {
-        self.paused
-            .retain(|(_, position)| self.queues[*position].connection != connection);
-        let queues = self.queues.iter().enumerate();
-        let of_connection = queues.filter(|(_, queue)| queue.connection == connection);
-        self.to_ask
-            .extend(of_connection.map(|(position, _)| position));
+        self.turns.reconnected(connection, &self.queues);
     }
 
     /// When something becomes due without an answer.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.paused.front().map(|(at, _)| *at)
+        self.turns.next_due()
     }
 
     /// The measurement begins.
