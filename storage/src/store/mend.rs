@@ -10,7 +10,7 @@ use crate::checkpoint::Image;
 use crate::consume_queue::{PendingUnits, Unit};
 use crate::key_index::PendingKeys;
 use crate::position::QueueOffset;
-use crate::queue_offsets::{QueueKey, QueueOffsets};
+use crate::queue_offsets::QueueKey;
 
 /// Payload of log read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -20,6 +20,12 @@ struct Gap {
     first: QueueOffset,
     /// The next one that is intact, or that memory has.
     end: QueueOffset,
+}
+
+impl Gap {
+    fn len(&self) -> u64 {
+        self.end.get() - self.first.get()
+    }
 }
 
 impl Store {
@@ -70,7 +76,7 @@ impl Store {
         self.queue_files
             .write(&pending)
             .map_err(self.io("write a consume queue"))?;
-        Ok(gap.end.get() - gap.first.get())
+        Ok(gap.len())
     }
 
     /// The newest state on disk in which the queue has not grown beyond `first`.
@@ -81,18 +87,14 @@ impl Store {
         first: QueueOffset,
     ) -> Result<Image<'static>, StoreError> {
         let start = self.log.bounds().purged.map(|(index, _)| index);
-        for index in self
-            .listed(maintenance, start.unwrap_or_default())?
-            .into_iter()
-            .rev()
-        {
+        let listed = self.listed(maintenance, start.unwrap_or_default())?;
+        for index in listed.into_iter().rev() {
             let image = self.checkpoint_image(maintenance, index)?;
-            let fits = |image: &Image<'_>| {
-                QueueOffsets::starting_at(&image.queues)
-                    .get(key)
-                    .is_none_or(|bounds| bounds.next <= first)
+            let reaches = |image: &Image<'_>| {
+                let mut nexts = image.queues.iter();
+                nexts.any(|(queue, next)| *queue == key && *next > first)
             };
-            if let Some(image) = image.filter(fits) {
+            if let Some(image) = image.filter(|image| !reaches(image)) {
                 return Ok(image);
             }
         }
@@ -113,14 +115,9 @@ impl Store {
         let mut next = state
             .applied
             .map_or(first.unwrap_or_default(), |(index, _)| index.next());
-        let wanted = (gap.end.get() - gap.first.get()) as usize;
+        let wanted = gap.len() as usize;
         let mut units = Vec::with_capacity(wanted);
-        while next <= applied
-            && state
-                .queues
-                .get(key)
-                .is_none_or(|bounds| bounds.next < gap.end)
-        {
+        while next <= applied && units.len() < wanted {
             for located in self.log.read(next, applied.next(), READ_BYTES)? {
                 next = located.record.index.next();
                 state.apply(&located, self.log.segment_bytes());
