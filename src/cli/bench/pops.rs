@@ -8,6 +8,7 @@ use gantry_protocol::{RemotingCommand, RequestCode};
 
 use super::frames::{Queue, encoded};
 use super::popper::{AckKind, Popping};
+use crate::pop::{Handle, RetryKind};
 
 /// How long messages are nobody else's.
 const INVISIBLE: Duration = Duration::from_secs(60);
@@ -19,8 +20,8 @@ const FROM_THE_FIRST: i32 = 0;
 /// Messages that were handed out together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Handed {
-    /// "0", or another digit if they lay in a retry topic.
-    retry: String,
+    /// Where they lay.
+    retry: RetryKind,
     queue: i32,
     start: i64,
     pop_ms: i64,
@@ -50,7 +51,7 @@ impl Handed {
         let (retry, id) = queue.split_once(' ')?;
         let offsets: Result<Vec<i64>, _> = offsets.split(',').map(str::parse).collect();
         Some(Handed {
-            retry: retry.to_string(),
+            retry: RetryKind::parse(retry)?,
             queue: id.parse().ok()?,
             start: starts.split(';').find_map(of_queue)?,
             pop_ms: header.pop_time,
@@ -62,21 +63,21 @@ impl Handed {
 
     /// Whether they were handed out before.
     pub(super) fn is_retry(&self) -> bool {
-        self.retry != "0"
+        self.retry != RetryKind::None
     }
 
-    /// The text that acknowledges one of them.
-    fn handle(&self, broker: &str, offset: i64) -> String {
-        let Handed {
-            retry,
-            queue,
-            start,
-            pop_ms,
-            invisible_ms,
-            revive_queue,
-            ..
-        } = self;
-        format!("{start} {pop_ms} {invisible_ms} {revive_queue} {retry} {broker} {queue} {offset}")
+    /// What acknowledges one of them.
+    fn handle(&self, broker: &str, offset: i64) -> Handle {
+        Handle {
+            start_offset: self.start,
+            pop_time: self.pop_ms,
+            invisible_time: self.invisible_ms,
+            revive_queue: self.revive_queue,
+            retry: self.retry,
+            broker_name: broker.to_string(),
+            queue_id: self.queue,
+            offset: Some(offset),
+        }
     }
 }
 
@@ -125,7 +126,7 @@ pub(super) fn ack(
             consumer_group: &popping.consumer,
             topic: &queue.topic,
             queue_id: handed.queue,
-            extra_info: &handed.handle(broker, offsets[0]),
+            extra_info: &handed.handle(broker, offsets[0]).to_string(),
             offset: offsets[0],
         };
         header.write(&mut request.fields);
@@ -134,7 +135,7 @@ pub(super) fn ack(
     let entry = BatchAckEntry {
         consumer_group: popping.consumer.clone(),
         topic: queue.topic.clone(),
-        retry: handed.retry.clone(),
+        retry: handed.retry.as_str().to_string(),
         start_offset: handed.start,
         queue_id: handed.queue,
         revive_queue_id: handed.revive_queue,
@@ -170,7 +171,7 @@ mod tests {
         let offsets: Vec<_> = handed.iter().map(|part| part.offsets.clone()).collect();
         assert_eq!(offsets, [vec![7], vec![10, 11, 13]]);
         assert_eq!(
-            handed[1].handle("broker-a", 13),
+            handed[1].handle("broker-a", 13).to_string(),
             "10 1700000000000 60000 0 0 broker-a 3 13"
         );
         assert!(handed[0].is_retry() && !handed[1].is_retry());
