@@ -87,7 +87,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::pin!(shutdown);
     let router = tokio::select! {
         started = parts.start(&mut background) => started?,
-        () = &mut shutdown => return Ok(()),
+        () = &mut shutdown => {
+            background.shutdown().await;
+            return Ok(());
+        }
     };
     let broker = router.broker().clone();
     let server = RemotingServer::new(config.node, router, config.broker.connections_max);
@@ -103,9 +106,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         _ = &mut clients => Err(NodeError("the client ports stopped".to_string())),
     };
     stop_accepting.send_replace(true);
-    clients.abort();
     stop_http.send_replace(true);
     stop_groups(&broker).await;
+    // Tasks hold their sockets until they have ended, also aborted ones.
+    if !clients.is_finished() {
+        drop(clients.await);
+    }
+    background.shutdown().await;
     outcome
 }
 

@@ -69,8 +69,8 @@ impl RemotingServer {
         }
     }
 
-    /// Serves the ports until `stop` becomes true; then accepts no more, and ends the connections
-    /// when the future is dropped.
+    /// Serves the ports until `stop` becomes true; then ends the connections too, and returns when all
+    /// sockets are closed.
     pub async fn serve(self, ports: Vec<ClientPort>, stop: watch::Receiver<bool>) {
         let server = Arc::new(self);
         let mut accepting = JoinSet::new();
@@ -100,7 +100,7 @@ impl RemotingServer {
             }
         }
         drop(port);
-        while running.join_next().await.is_some() {}
+        running.shutdown().await;
     }
 
     fn take(
