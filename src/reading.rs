@@ -15,6 +15,11 @@ use crate::error::Failure;
 use crate::filters::Filter;
 use crate::group::Group;
 
+/// How often an answer waits for the disk. The queues of a group lie between each other in its log, and their
+/// consumers are at about the same place: an answer that went far ahead would read for itself alone what the
+/// others need too.
+const DISK_WAITS: usize = 1;
+
 /// What is to be read.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -45,10 +50,10 @@ impl Reading {
         let mut mended = group.replica.mended();
         let reading = Arc::new(self);
         loop {
-            let mut result = reading.read_now(&group.store, false);
+            let mut result = reading.read_now(&group.store, 0);
             if matches!(result, Err(ReadError::NotInMemory)) {
                 let (reading, store) = (reading.clone(), group.store.clone());
-                let joined = aside(move || reading.read_now(&store, true)).await;
+                let joined = aside(move || reading.read_now(&store, DISK_WAITS)).await;
                 result = joined.map_err(|error| {
                     Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
                 })?;
@@ -72,7 +77,7 @@ impl Reading {
         }
     }
 
-    fn read_now(&self, store: &Store, may_wait: bool) -> Result<QueueRead, ReadError> {
+    fn read_now(&self, store: &Store, disk_waits: usize) -> Result<QueueRead, ReadError> {
         let matches = |code: i64| self.filter.matches_tag(code);
         let selects = |text: &[u8]| match &self.filter {
             Filter::Sql(selector) => selector.matches(message::properties(text)),
@@ -90,7 +95,7 @@ impl Reading {
             filter: &matches,
             properties,
             store_host: self.store_host,
-            may_wait,
+            disk_waits,
         })
     }
 }

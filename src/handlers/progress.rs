@@ -280,7 +280,7 @@ async fn read(
             filter: &|_| true,
             properties: None,
             store_host,
-            may_wait: true,
+            disk_waits: usize::MAX,
         })
     });
     Ok(reading.await?.body)

@@ -144,7 +144,7 @@ fn pull(bencher: Bencher, store: &Store, queues: u16) {
                 filter: &|_| true,
                 properties: None,
                 store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911),
-                may_wait: true,
+                disk_waits: usize::MAX,
             };
             let read = store.read_queue(&request).expect("the queue is whole");
             assert_eq!(read.count, PULL_MESSAGES);

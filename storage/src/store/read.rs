@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::properties::properties_at;
 use super::{Store, bounds_in};
+use crate::commitlog::CommitLog;
 use crate::consume_queue::Unit;
 use crate::error::ReadError;
 use crate::message;
@@ -36,8 +38,35 @@ pub struct ReadRequest<'a> {
     pub properties: Option<&'a PropertiesFilter<'a>>,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,
-    /// Whether the disk may be waited for.
-    pub may_wait: bool,
+    /// How often the disk may be waited for. What would need it once more ends the answer, if that has
+    /// something by then; 0: only memory.
+    pub disk_waits: usize,
+}
+
+/// How often a request may still wait for the disk.
+pub(super) struct Waits<'a> {
+    request: &'a ReadRequest<'a>,
+    left: usize,
+}
+
+impl Waits<'_> {
+    /// Bytes of the log, with a wait if it is left, or if the answer would have nothing without it.
+    pub(super) fn read_bytes(
+        &mut self,
+        log: &CommitLog,
+        (offset, len): (PhysicalOffset, usize),
+        has_something: bool,
+    ) -> Result<Bytes, ReadError> {
+        let read = log.read_bytes(offset, len, false);
+        if !matches!(read, Err(ReadError::NotInMemory)) || self.request.disk_waits == 0 {
+            return read;
+        }
+        if self.left == 0 && has_something {
+            return read;
+        }
+        self.left = self.left.saturating_sub(1);
+        log.read_bytes(offset, len, true)
+    }
 }
 
 /// How a read went. `next_offset` of the answer depends on it.
@@ -95,32 +124,46 @@ impl Store {
     /// at messages (delete them, they come back).
     pub fn read_queue(&self, request: &ReadRequest<'_>) -> Result<QueueRead, ReadError> {
         let mut scan = request.max_messages.max(1);
-        let found = match self.units((request.key, request.offset), scan, request.may_wait)? {
+        let may_wait = request.disk_waits > 0;
+        let mut waits = Waits {
+            request,
+            left: request.disk_waits,
+        };
+        let found = match self.units((request.key, request.offset), scan, may_wait)? {
             Ok(found) => found,
             Err(nothing) => return Ok(nothing),
         };
         let mut selection = Selection::from(request.offset);
         let mut units = found.units;
         loop {
-            selection.take(self, request, &units)?;
+            selection.take(self, &mut waits, &units)?;
             if selection.full || units.len() < scan || selection.seen >= SCAN_UNITS_MIN {
                 break;
             }
             scan = SCAN_UNITS_MIN;
-            let more = self.units((request.key, selection.next_offset), scan, request.may_wait)?;
+            let more = self.units((request.key, selection.next_offset), scan, may_wait)?;
             let Ok(more) = more else { break };
             units = more.units;
         }
         let Selection {
-            spans, next_offset, ..
+            spans,
+            mut next_offset,
+            ..
         } = selection;
         let matched = !spans.is_empty();
         let mut body = BytesMut::with_capacity(spans.iter().map(|span| span.len).sum());
         let mut count = 0;
         let mut wanted = 0;
         for span in &spans {
+            match self.append_span(span, &mut waits, &mut body) {
+                Ok(more) => count += more,
+                Err(ReadError::NotInMemory) if count > 0 => {
+                    next_offset = span.messages[0].0;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
             wanted += span.messages.len();
-            count += self.append_span(span, request, &mut body)?;
         }
         if count < wanted {
             // Retired since the units were read: the queue begins later now.
@@ -196,22 +239,23 @@ impl Store {
     fn append_span(
         &self,
         span: &Span,
-        request: &ReadRequest<'_>,
+        waits: &mut Waits<'_>,
         body: &mut BytesMut,
     ) -> Result<usize, ReadError> {
-        let may_wait = request.may_wait;
-        let bytes = match self.log.read_bytes(span.offset, span.len, may_wait) {
+        let range = (span.offset, span.len);
+        let bytes = match waits.read_bytes(&self.log, range, !body.is_empty()) {
             Ok(bytes) => bytes,
             Err(ReadError::Purged { .. }) => return Ok(0),
             Err(error) => return Err(error),
         };
+        let store_host = waits.request.store_host;
         let start = body.len();
         body.extend_from_slice(&bytes);
         let mut at = 0;
         for (queue_offset, size) in &span.messages {
             let offset = span.offset.plus(at as u64);
             let message = &mut body[start + at..start + at + size];
-            if let Err(error) = message::patch(message, *queue_offset, offset, request.store_host) {
+            if let Err(error) = message::patch(message, *queue_offset, offset, store_host) {
                 return Err(self.queue_error(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("a unit points at byte {offset} of the log: {error}"),
@@ -271,18 +315,6 @@ fn outside(bounds: Option<QueueBounds>, offset: QueueOffset) -> Option<QueueRead
     })
 }
 
-/// Whether the message at `unit` is asked for. One that was retired is not.
-fn matches(store: &Store, request: &ReadRequest<'_>, unit: &Unit) -> Result<bool, ReadError> {
-    if !(request.filter)(unit.tags_code) {
-        return Ok(false);
-    }
-    let Some(wanted) = request.properties else {
-        return Ok(true);
-    };
-    let properties = store.properties_at(unit, request.may_wait)?;
-    Ok(properties.is_some_and(|text| wanted(&text)))
-}
-
 /// The messages to return, and where to go on.
 struct Selection {
     spans: Vec<Span>,
@@ -311,11 +343,19 @@ impl Selection {
     fn take(
         &mut self,
         store: &Store,
-        request: &ReadRequest<'_>,
+        waits: &mut Waits<'_>,
         units: &[Unit],
     ) -> Result<(), ReadError> {
+        let request = waits.request;
         for unit in units {
-            if matches(store, request, unit)? {
+            let matches = match self.matches(store, waits, unit) {
+                Err(ReadError::NotInMemory) if self.has_something(request) => {
+                    self.full = true;
+                    return Ok(());
+                }
+                matches => matches?,
+            };
+            if matches {
                 let size = unit.size as usize;
                 let larger = self.bytes + size > request.max_bytes;
                 if self.count > 0 && (self.count >= request.max_messages || larger) {
@@ -329,6 +369,32 @@ impl Selection {
         }
         self.full = self.count >= request.max_messages.max(1);
         Ok(())
+    }
+
+    /// Whether the message at `unit` is asked for. One that was retired is not.
+    fn matches(
+        &self,
+        store: &Store,
+        waits: &mut Waits<'_>,
+        unit: &Unit,
+    ) -> Result<bool, ReadError> {
+        let request = waits.request;
+        if !(request.filter)(unit.tags_code) {
+            return Ok(false);
+        }
+        let Some(wanted) = request.properties else {
+            return Ok(true);
+        };
+        let has_something = self.has_something(request);
+        let properties = properties_at(unit, |range| {
+            waits.read_bytes(&store.log, range, has_something)
+        })?;
+        Ok(properties.is_some_and(|text| wanted(&text)))
+    }
+
+    /// Whether an answer that ends here is worth giving: without waiting, nothing but messages is.
+    fn has_something(&self, request: &ReadRequest<'_>) -> bool {
+        self.count > 0 || request.disk_waits > 0 && self.seen > 0
     }
 
     fn add(&mut self, offset: PhysicalOffset, size: usize) {

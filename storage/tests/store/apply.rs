@@ -177,7 +177,7 @@ fn filters_and_limits_decide_what_a_read_returns() {
             filter,
             properties: None,
             store_host: HOST,
-            may_wait: true,
+            disk_waits: usize::MAX,
         };
         let read = rig.store.read_queue(&request).unwrap();
         (read.status, read.count, read.next_offset.get())

@@ -114,7 +114,7 @@ impl Group {
                 filter: &|_| true,
                 properties: None,
                 store_host: HOST,
-                may_wait: true,
+                disk_waits: usize::MAX,
             };
             let read = self.store.read_queue(&request).unwrap();
             assert_eq!(read.status, ReadStatus::Found, "{key:?} at {offset}");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod cold;
 mod crash;
 mod once;
 mod parked;

@@ -213,7 +213,7 @@ impl Rig {
             filter: &|_| true,
             properties: None,
             store_host: HOST,
-            may_wait: true,
+            disk_waits: usize::MAX,
         })
     }
 

@@ -111,7 +111,7 @@ fn read(store: &Store, key: QueueKey, offset: u64) -> QueueRead {
         filter: &|_| true,
         properties: None,
         store_host: HOST,
-        may_wait: true,
+        disk_waits: usize::MAX,
     };
     store.read_queue(&request).unwrap()
 }

@@ -136,7 +136,7 @@ fn check_state(fs: &Arc<FaultyFs>, ground: &Ground, log: &CommitLog) {
                 filter: &|_| true,
                 properties: None,
                 store_host: "192.0.2.1:1".parse().unwrap(),
-                may_wait: true,
+                disk_waits: usize::MAX,
             });
             // Units have no checksum: one that points at no message is an error, not a crash.
             drop(read);

@@ -144,7 +144,7 @@ fn dump(
             filter: &|_| true,
             properties: None,
             store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
-            may_wait: true,
+            disk_waits: usize::MAX,
         });
         let read = read.map_err(|error| {
             // Nobody is told anything by this look.
