@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gantry_protocol::topic;
 use gantry_raft::{NodeNumber, Timing};
-use gantry_storage::commitlog::TailBudget;
+use gantry_storage::commitlog::MemoryBudget;
 use gantry_storage::{FlushMode, LogConfig, RetentionConfig};
 
 use crate::delays::Delays;
@@ -343,11 +343,13 @@ impl StorageFile {
             }
         };
         let tail_bytes = bytes_or("storage.tail_bytes", &self.tail_bytes, 24 << 20)?;
+        let cold_bytes = bytes_or("storage.cold_bytes", &self.cold_bytes, 32 << 20)?;
         Ok(LogConfig {
             segment_bytes,
             flush_mode: flush,
-            // The groups clone it, and with it share the budget.
-            tail: TailBudget::new(tail_bytes.max(1 << 20) as usize),
+            // The groups clone it, and with it share the budgets.
+            tail: MemoryBudget::new(tail_bytes.max(1 << 20) as usize),
+            cold: MemoryBudget::new(cold_bytes.max(1 << 20) as usize),
             ..LogConfig::default()
         })
     }

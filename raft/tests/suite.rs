@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gantry_raft::{GroupTypes, LogStore, StateMachine};
-use gantry_storage::commitlog::{CommitLog, TailBudget};
+use gantry_storage::commitlog::{CommitLog, MemoryBudget};
 use gantry_storage::fs::RealFs;
 use gantry_storage::{LogConfig, Store, StoreConfig};
 use openraft::StorageError;
@@ -37,7 +37,7 @@ impl StoreBuilder<GroupTypes, LogStore, StateMachine, Guard> for Fresh {
         let fs = Arc::new(RealFs);
         let config = LogConfig {
             segment_bytes: LogConfig::SEGMENT_UNIT,
-            tail: TailBudget::new(0),
+            tail: MemoryBudget::new(0),
             ..LogConfig::default()
         };
         let (log, writer, _) = CommitLog::open(fs.clone(), dir.path(), config).unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::commitlog::TailBudget;
+use crate::commitlog::MemoryBudget;
 
 /// When a record counts as written. Decided in `commitlog::writer` and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +56,10 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Memory for recent records, which logs with the same budget share; records that are not durable yet are
     /// kept beyond that. Default 24 MiB for each log that is configured by itself.
-    pub tail: TailBudget,
+    pub tail: MemoryBudget,
+    /// Memory for records that were read from the disk, which logs with the same budget share; a log keeps its
+    /// last two reads, of up to 1 MiB each, beyond that. Default 32 MiB for each log that is configured by itself.
+    pub cold: MemoryBudget,
     /// Default `SyncFlush`.
     pub flush_mode: FlushMode,
     /// Longest time that acknowledged records stay unsynced with `AsyncFlush`. Default 500 ms.
@@ -74,7 +77,8 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 1 << 30,
-            tail: TailBudget::new(24 << 20),
+            tail: MemoryBudget::new(24 << 20),
+            cold: MemoryBudget::new(32 << 20),
             flush_mode: FlushMode::SyncFlush,
             async_flush_interval: Duration::from_millis(500),
             mark_interval: Duration::from_millis(100),

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_storage::commitlog::{
-    CommitLog, Done, LeaderTag, LogStart, Record, RecordKind, TailBudget, Turn, Writer, encoded_len,
+    CommitLog, Done, LeaderTag, LogStart, MemoryBudget, Record, RecordKind, Turn, Writer,
+    encoded_len,
 };
 use gantry_storage::config::{Clock, FlushMode, LogConfig};
 use gantry_storage::error::{LogError, OpenError};
@@ -85,7 +86,7 @@ fn config(now: &Arc<Mutex<Duration>>) -> LogConfig {
     let now = now.clone();
     LogConfig {
         segment_bytes: SEGMENT,
-        tail: TailBudget::new(2000),
+        tail: MemoryBudget::new(2000),
         flush_mode: FlushMode::SyncFlush,
         clock: Clock::new(move || *now.lock().unwrap()),
         ..LogConfig::default()

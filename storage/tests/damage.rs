@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_storage::commitlog::{
-    CommitLog, Hole, LeaderTag, MendError, Record, RecordKind, TailBudget, Withheld, Writer,
+    CommitLog, Hole, LeaderTag, MemoryBudget, MendError, Record, RecordKind, Withheld, Writer,
 };
 use gantry_storage::config::{Clock, LogConfig};
 use gantry_storage::error::{Damage, OpenError, ReadError};
@@ -59,7 +59,7 @@ fn hasty_clock() -> Clock {
 fn config() -> LogConfig {
     LogConfig {
         segment_bytes: SEGMENT,
-        tail: TailBudget::new(0),
+        tail: MemoryBudget::new(0),
         spare_segments: 0,
         clock: hasty_clock(),
         ..LogConfig::default()

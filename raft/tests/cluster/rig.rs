@@ -13,7 +13,7 @@ use gantry_raft::{
     Seat, StartError, Timing, open_group,
 };
 use gantry_storage::batch::{BatchBuilder, RowHead};
-use gantry_storage::commitlog::{CommitLog, TailBudget};
+use gantry_storage::commitlog::{CommitLog, MemoryBudget};
 use gantry_storage::fs::{FileSystem, RealFs};
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::store::{ReadRequest, ReadStatus};
@@ -409,7 +409,7 @@ impl Start {
 fn group_files(fs: &Arc<dyn FileSystem>, directory: &Path, tail_bytes: usize) -> GroupFiles {
     let log = LogConfig {
         segment_bytes: SEGMENT_BYTES,
-        tail: TailBudget::new(tail_bytes),
+        tail: MemoryBudget::new(tail_bytes),
         ..LogConfig::default()
     };
     let (store_fs, store_directory) = (fs.clone(), directory.to_path_buf());

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use gantry_storage::commitlog::{Located, TailBudget};
+use gantry_storage::commitlog::{Located, MemoryBudget};
 use gantry_storage::position::{LogIndex, PhysicalOffset, QueueOffset};
 use gantry_storage::store::{ReadRequest, Store};
 use gantry_storage::{LogConfig, QueueKey, RowResult};
@@ -78,7 +78,7 @@ fn flush_indexes(bencher: Bencher, queues: u16) {
 #[divan::bench(args = [1, 16], sample_count = 1000, sample_size = 10)]
 fn pull_from_memory(bencher: Bencher, queues: u16) {
     let config = LogConfig {
-        tail: TailBudget::new(2 * READ_BYTES as usize),
+        tail: MemoryBudget::new(2 * READ_BYTES as usize),
         ..LogConfig::default()
     };
     let dir = Directory::new();
@@ -91,7 +91,7 @@ fn pull_from_memory(bencher: Bencher, queues: u16) {
 #[divan::bench(args = [1, 16], sample_count = 1000, sample_size = 10)]
 fn pull_from_files(bencher: Bencher, queues: u16) {
     let config = LogConfig {
-        tail: TailBudget::new(0),
+        tail: MemoryBudget::new(0),
         ..LogConfig::default()
     };
     let dir = Directory::new();

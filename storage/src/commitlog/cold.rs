@@ -1,5 +1,7 @@
 //! Records that were read from the disk a moment ago. Consumers that are behind come back for what follows,
-//! and those of other queues for what lies between; a queue's messages are rarely next to each other.
+//! and those of other queues for what lies between; a queue's messages are rarely next to each other. As long as
+//! the consumers of a group's queues are no further apart than what is kept here, those behind need not wait for
+//! the disk and catch up with the first; beyond that, each would read the whole log for itself.
 //!
 //! What is here was read as whole records whose CRCs were right. Reads go on where an earlier one ended in
 //! larger and larger steps; a read at any other place is a small one. When half of a large one is used, the
@@ -7,6 +9,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::budget::{MemoryBudget, Share};
 use super::format::Located;
 use crate::position::{LogIndex, PhysicalOffset};
 
@@ -19,24 +22,27 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// A read that begins so little behind the end of another continues it; bytes.
 const GAP_BYTES_MAX: u64 = 64 << 10;
 
-/// Runs of one log that are kept: three consumers at different places, one run in use and one ahead for each.
-const RUNS_MAX: usize = 6;
+/// Runs of one log that are kept, whatever the budget: one in use and one ahead.
+const RUNS_MIN: usize = 2;
+
+/// Most runs that are kept, small ones too: all are looked through.
+const RUNS_MAX: usize = 64;
 
 /// A run of this much payload or more was read by somebody who goes on; bytes.
 const AHEAD_BYTES_MIN: usize = 256 << 10;
 
-/// What a log has read from the disk, bounded to [`RUNS_MAX`] runs.
-#[derive(Default)]
+/// What a log has read from the disk. Logs share a budget for it.
 pub(crate) struct Cold {
     runs: Mutex<Runs>,
     /// Held while the disk is read, so that those who want the same do not all read it.
     pub(crate) reading: Mutex<()>,
 }
 
-#[derive(Default)]
+/// Invariant: `share` counts what the runs have in bytes.
 struct Runs {
     /// The one that was used last comes last.
     list: Vec<Run>,
+    share: Share,
     /// What should be read before it is asked for.
     ahead: Option<NextRead>,
 }
@@ -86,7 +92,37 @@ impl Run {
     }
 }
 
+impl Runs {
+    /// Lets go of the run that was not used for the longest time.
+    fn drop_oldest(&mut self) {
+        let run = self.list.remove(0);
+        self.share.remove(run.payload_bytes);
+    }
+
+    fn retain(&mut self, keeps: impl Fn(&Run) -> bool) {
+        let share = &mut self.share;
+        self.list.retain(|run| {
+            let keeps = keeps(run);
+            if !keeps {
+                share.remove(run.payload_bytes);
+            }
+            keeps
+        });
+    }
+}
+
 impl Cold {
+    pub(crate) fn new(budget: MemoryBudget) -> Self {
+        Cold {
+            runs: Mutex::new(Runs {
+                list: Vec::new(),
+                share: Share::of(budget),
+                ahead: None,
+            }),
+            reading: Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,7 +130,7 @@ impl Cold {
     /// The record whose bytes include `offset`, if it was read since `epoch` began.
     pub(crate) fn at(&self, offset: PhysicalOffset, epoch: u64) -> Option<Located> {
         let mut runs = self.lock();
-        let Runs { list, ahead } = &mut *runs;
+        let Runs { list, ahead, .. } = &mut *runs;
         let holds = |run: &Run| run.epoch == epoch && run.at(offset).is_some();
         let found = list.iter().rposition(holds)?;
         if found + 1 < list.len() {
@@ -148,10 +184,8 @@ impl Cold {
         }
         let payload_bytes = records.iter().map(|l| l.record.payload.len()).sum();
         let mut runs = self.lock();
-        runs.list.retain(|run| run.epoch == epoch);
-        if runs.list.len() >= RUNS_MAX {
-            runs.list.remove(0);
-        }
+        runs.retain(|run| run.epoch == epoch);
+        runs.share.add(payload_bytes);
         runs.list.push(Run {
             epoch,
             records,
@@ -159,13 +193,17 @@ impl Cold {
             used: true,
             continued: false,
         });
+        let over = |runs: &Runs| runs.list.len() > RUNS_MIN && runs.share.is_over();
+        while runs.list.len() > RUNS_MAX || over(&runs) {
+            runs.drop_oldest();
+        }
     }
 
     /// Lets go of what nobody has used since the last call.
     pub(crate) fn forget(&self) {
         let mut runs = self.lock();
         runs.ahead = None;
-        runs.list.retain(|run| run.used);
+        runs.retain(|run| run.used);
         for run in &mut runs.list {
             run.used = false;
         }
@@ -201,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_read_that_continues_another_is_larger_and_begins_behind_it() {
-        let cold = Cold::default();
+        let cold = roomy();
         let first = |at| NextRead {
             from: at,
             bytes_max: FIRST_READ_BYTES,
@@ -223,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_next_read_is_wanted_once_when_half_of_a_large_one_is_used() {
-        let cold = Cold::default();
+        let cold = roomy();
         cold.keep(run(0..4), 0);
         assert!(cold.at(located(3).offset, 0).is_some());
         assert_eq!(cold.take_ahead(), None, "a small one may be the last");
@@ -237,24 +275,65 @@ mod tests {
         assert_eq!(cold.take_ahead(), None);
     }
 
+    fn roomy() -> Cold {
+        Cold::new(MemoryBudget::new(usize::MAX))
+    }
+
+    fn of(index: u64) -> PhysicalOffset {
+        located(index).offset.plus(100)
+    }
+
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
-        let cold = Cold::default();
-        for start in 0..RUNS_MAX as u64 {
+        let budget = MemoryBudget::new(6 * 2 * PAYLOAD);
+        let cold = Cold::new(budget.clone());
+        for start in 0..6 {
             cold.keep(run(10 * start..10 * start + 2), 0);
         }
-        let middle = located(1).offset.plus(100);
-        assert_eq!(cold.at(middle, 0), Some(located(1)));
+        assert_eq!(cold.at(of(1), 0), Some(located(1)));
         cold.keep(run(90..91), 0);
-        assert_eq!(cold.at(middle, 0), Some(located(1)));
-        assert_eq!(cold.at(located(10).offset, 0), None);
-        assert_eq!(cold.at(middle, 1), None, "read before something vanished");
+        assert_eq!(cold.at(of(1), 0), Some(located(1)));
+        assert_eq!(cold.at(of(10), 0), None);
+        assert_eq!(cold.at(of(1), 1), None, "read before something vanished");
         cold.forget();
-        assert_eq!(cold.at(located(20).offset, 0), Some(located(20)));
+        assert_eq!(cold.at(of(20), 0), Some(located(20)));
         cold.forget();
-        assert_eq!(cold.at(located(20).offset, 0), Some(located(20)));
-        assert_eq!(cold.at(middle, 0), None);
+        assert_eq!(cold.at(of(20), 0), Some(located(20)));
+        assert_eq!(cold.at(of(1), 0), None);
+        assert_eq!(budget.used(), 2 * PAYLOAD);
         cold.keep(run(5..6), 1);
-        assert_eq!(cold.at(located(20).offset, 0), None);
+        assert_eq!(cold.at(of(20), 0), None);
+        assert_eq!(budget.used(), PAYLOAD);
+    }
+
+    #[test]
+    fn logs_share_a_budget_and_each_keeps_its_last_reads() {
+        let budget = MemoryBudget::new(8 * PAYLOAD);
+        let (left, right) = (Cold::new(budget.clone()), Cold::new(budget.clone()));
+        for start in 0..10 {
+            left.keep(run(start..start + 1), 0);
+        }
+        assert_eq!(budget.used(), 8 * PAYLOAD);
+        right.keep(run(0..3), 0);
+        left.keep(run(10..11), 0);
+        assert_eq!(left.at(of(5), 0), None);
+        assert_eq!(left.at(of(6), 0), Some(located(6)));
+        right.keep(run(3..7), 0);
+        right.keep(run(7..20), 0);
+        assert_eq!(right.at(of(0), 0), None);
+        assert_eq!(right.at(of(3), 0), Some(located(3)), "the last two");
+        assert_eq!(right.at(of(19), 0), Some(located(19)));
+        drop(right);
+        assert_eq!(budget.used(), 5 * PAYLOAD);
+    }
+
+    #[test]
+    fn small_reads_are_not_kept_without_end() {
+        let cold = roomy();
+        for start in 0..=RUNS_MAX as u64 {
+            cold.keep(run(2 * start..2 * start + 1), 0);
+        }
+        assert_eq!(cold.at(of(0), 0), None);
+        assert_eq!(cold.at(of(2), 0), Some(located(2)));
     }
 }

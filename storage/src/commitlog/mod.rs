@@ -10,6 +10,7 @@
 //! survives a crash, `mark` why a torn tail and damage are told apart, `damage` what is done about damage.
 
 mod blocks;
+mod budget;
 mod cold;
 mod cursor;
 mod damage;
@@ -36,6 +37,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use budget::MemoryBudget;
 pub use damage::{DamageObserver, DamageStats, MendDone, Scrubbed, Withheld};
 pub use format::{
     LeaderTag, Located, RECORD_ALIGN, RECORD_HEADER_BYTES, Record, RecordKind, encoded_len,
@@ -45,7 +47,6 @@ pub use log::{Bounds, CommitLog, Done, FlushObserver, FlushedGroup, LogStats, Se
 pub use mend::MendError;
 pub use reader::ReadAhead;
 pub use recovery::Recovered;
-pub use tail::TailBudget;
 pub use view::LogStart;
 pub use writer::{Turn, Writer};
 

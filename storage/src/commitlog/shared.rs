@@ -110,12 +110,13 @@ impl Shared {
         spares: Spares,
         state: State,
     ) -> Self {
+        let cold = Cold::new(config.cold.clone());
         Self {
             fs,
             dir: dir.to_path_buf(),
             config,
             spares,
-            cold: Cold::default(),
+            cold,
             recovered_committed: state.committed,
             state: Mutex::new(state),
             wake: Condvar::new(),

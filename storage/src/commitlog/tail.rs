@@ -1,94 +1,42 @@
-//! The recent records of a log, in memory, and the memory that all logs of a process may use for them.
+//! The recent records of a log, in memory.
 //!
-//! Records that are not durable yet are always there. Beyond those the logs share one budget: while it is not
-//! used up, any of them may keep more than its share; then each that writes gives back what it has beyond
-//! that. A log that stands still keeps what it has until its owner lets go of it
+//! Records that are not durable yet are always there. Beyond those the logs share one budget. A log that stands
+//! still keeps what it has until its owner lets go of it
 //! ([`CommitLog::forget_through`](super::CommitLog::forget_through)).
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::budget::{MemoryBudget, Share};
 use super::format::Located;
 use crate::position::{LogIndex, PhysicalOffset};
 
 /// Memory that a record costs beside its payload; bytes.
 const RECORD_OVERHEAD: usize = size_of::<Located>();
 
-/// Memory for the recent records of several logs. Clones are the same budget.
-#[derive(Clone)]
-pub struct TailBudget(Arc<Budget>);
-
-struct Budget {
-    bytes_max: usize,
-    used: AtomicUsize,
-    /// Logs that use any of it.
-    holders: AtomicUsize,
-}
-
-impl TailBudget {
-    /// `bytes_max` bytes of payload and heads; 0 keeps only what is not durable.
-    pub fn new(bytes_max: usize) -> Self {
-        Self(Arc::new(Budget {
-            bytes_max,
-            used: AtomicUsize::new(0),
-            holders: AtomicUsize::new(0),
-        }))
-    }
-
-    /// Bytes in use; more than the budget by what is not durable yet, and while logs take turns.
-    pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
-    }
-
-    /// Whether a log that holds `bytes` has to give some back.
-    fn is_over(&self, bytes: usize) -> bool {
-        let holders = self.0.holders.load(Ordering::Relaxed).max(1);
-        self.used() > self.0.bytes_max && bytes > self.0.bytes_max / holders
-    }
-}
-
-impl fmt::Debug for TailBudget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TailBudget")
-            .field("bytes_max", &self.0.bytes_max)
-            .field("used", &self.used())
-            .finish_non_exhaustive()
-    }
-}
-
 /// The recent records of one log.
 ///
-/// Invariants: indexes are consecutive; `bytes` is what the records cost, and is counted in the budget.
+/// Invariants: indexes are consecutive; `share` counts what the records cost.
 pub(crate) struct Tail {
     records: VecDeque<Located>,
-    bytes: usize,
-    budget: TailBudget,
+    share: Share,
 }
 
 impl Tail {
-    pub(crate) fn new(budget: TailBudget) -> Self {
+    pub(crate) fn new(budget: MemoryBudget) -> Self {
         Self {
             records: VecDeque::new(),
-            bytes: 0,
-            budget,
+            share: Share::of(budget),
         }
     }
 
     /// The budget it counts against.
-    pub(crate) fn budget(&self) -> TailBudget {
-        self.budget.clone()
+    pub(crate) fn budget(&self) -> MemoryBudget {
+        self.share.budget()
     }
 
     /// Adds the record that follows.
     pub(crate) fn push(&mut self, located: Located) {
-        if self.records.is_empty() {
-            self.budget.0.holders.fetch_add(1, Ordering::Relaxed);
-        }
-        let cost = cost(&located);
-        self.bytes += cost;
-        self.budget.0.used.fetch_add(cost, Ordering::Relaxed);
+        self.share.add(cost(&located));
         self.records.push_back(located);
     }
 
@@ -140,7 +88,7 @@ impl Tail {
 
     /// Lets go of what is over the budget, the oldest records first; those after `flushed` stay.
     pub(crate) fn shrink(&mut self, flushed: Option<LogIndex>) {
-        while self.budget.is_over(self.bytes)
+        while self.share.is_over()
             && self
                 .first_index()
                 .is_some_and(|first| Some(first) <= flushed)
@@ -152,19 +100,9 @@ impl Tail {
 
     /// Takes a record that left out of the books.
     fn account(&mut self, gone: Option<Located>) {
-        let Some(located) = gone else { return };
-        let cost = cost(&located);
-        self.bytes -= cost;
-        self.budget.0.used.fetch_sub(cost, Ordering::Relaxed);
-        if self.records.is_empty() {
-            self.budget.0.holders.fetch_sub(1, Ordering::Relaxed);
+        if let Some(located) = gone {
+            self.share.remove(cost(&located));
         }
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        self.truncate(None);
     }
 }
 
@@ -207,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_log_alone_may_use_the_whole_budget_and_two_half_each() {
-        let budget = TailBudget::new(10 * COST);
+        let budget = MemoryBudget::new(10 * COST);
         let (mut left, mut right) = (Tail::new(budget.clone()), Tail::new(budget.clone()));
         write(&mut left, 50);
         assert_eq!((left.records.len(), budget.used()), (10, 10 * COST));
@@ -224,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_log_that_needs_little_leaves_the_rest_to_the_others() {
-        let budget = TailBudget::new(10 * COST);
+        let budget = MemoryBudget::new(10 * COST);
         let (mut quiet, mut busy) = (Tail::new(budget.clone()), Tail::new(budget.clone()));
         write(&mut quiet, 2);
         write(&mut busy, 50);
@@ -236,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_stays_whatever_the_budget() {
-        let budget = TailBudget::new(0);
+        let budget = MemoryBudget::new(0);
         let mut tail = Tail::new(budget.clone());
         for index in 3..9 {
             tail.push(located(index));

@@ -48,7 +48,7 @@ impl Fixture {
 
     fn cold() -> Self {
         let mut fixture = Self::new();
-        fixture.config.tail = TailBudget::new(0);
+        fixture.config.tail = MemoryBudget::new(0);
         fixture
     }
 
@@ -244,7 +244,7 @@ fn cold_records_are_read_from_disk() {
 #[test]
 fn reads_span_disk_and_tail() {
     let mut fixture = Fixture::new();
-    fixture.config.tail = TailBudget::new(3000);
+    fixture.config.tail = MemoryBudget::new(3000);
     let mut open = fixture.open();
     open.write(records(1, 0..=30));
     let _pending = open.append(records(1, 31..=33));
@@ -733,7 +733,7 @@ fn a_writer_that_goes_away_answers_what_is_queued() {
 #[test]
 fn the_writer_runs_on_its_own_thread_next_to_readers() {
     let mut fixture = Fixture::new();
-    fixture.config.tail = TailBudget::new(2000);
+    fixture.config.tail = MemoryBudget::new(2000);
     fixture.config.clock = Clock::monotonic();
     let Open { log, writer, .. } = fixture.open();
     let thread = CommitLog::spawn_writer(writer, "log").unwrap();

@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::budget::MemoryBudget;
 use super::format::{LeaderTag, Located, Record, place, segment_base};
 use super::holes::{Hole, Holes};
 use super::sidecar::Sidecar;
 use super::sparse::{SparseEntry, SparseIndex};
-use super::tail::{Tail, TailBudget};
+use super::tail::Tail;
 use crate::fs::File;
 use crate::planted::{Bug, planted};
 use crate::position::{LogIndex, PhysicalOffset};
@@ -94,7 +95,7 @@ pub(crate) struct Truncation {
 
 impl View {
     /// An empty log.
-    pub(crate) fn new(segment_bytes: u64, budget: TailBudget, start: LogStart) -> Self {
+    pub(crate) fn new(segment_bytes: u64, budget: MemoryBudget, start: LogStart) -> Self {
         Self {
             segment_bytes,
             start,

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::commitlog::{
-    CommitLog, Done, LeaderTag, Located, Record, RecordKind, TailBudget,
+    CommitLog, Done, LeaderTag, Located, MemoryBudget, Record, RecordKind,
 };
 use gantry_storage::config::LogConfig;
 use gantry_storage::error::ReadError;
@@ -61,7 +61,7 @@ impl Rig {
         let fs = Arc::new(RealFs);
         let config = LogConfig {
             segment_bytes,
-            tail: TailBudget::new(32 << 10),
+            tail: MemoryBudget::new(32 << 10),
             ..Default::default()
         };
         let (log, writer, _) = CommitLog::open(fs.clone(), &dir.join("log"), config).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gantry_storage::batch::{BatchBuilder, RowHead};
 use gantry_storage::commitlog::{
-    Bounds, CommitLog, LeaderTag, Record, RecordKind, TailBudget, Turn, Writer,
+    Bounds, CommitLog, LeaderTag, MemoryBudget, Record, RecordKind, Turn, Writer,
 };
 use gantry_storage::fs::FileSystem;
 use gantry_storage::message::NewMessage;
@@ -36,7 +36,7 @@ pub(super) struct Ground {
 pub(super) fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 8 << 10,
-        tail: TailBudget::new(0),
+        tail: MemoryBudget::new(0),
         spare_segments: 0,
         clock: Clock::new(|| Duration::ZERO),
         ..LogConfig::default()

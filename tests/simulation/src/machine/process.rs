@@ -16,7 +16,7 @@ use gantry::node::{self, Parts};
 use gantry::remoting::{RemotingServer, Router};
 use gantry::transactions::Checks;
 use gantry_raft::{NodeNumber, RunWriter, Timing};
-use gantry_storage::commitlog::{TailBudget, Turn, Writer};
+use gantry_storage::commitlog::{MemoryBudget, Turn, Writer};
 use gantry_storage::{Clock, LogConfig, RetentionConfig};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -179,7 +179,8 @@ fn config(settings: &Settings) -> Config {
         http_bind: SocketAddr::from((address(settings.node), 5557)),
         log: LogConfig {
             segment_bytes: shape.segment_bytes,
-            tail: TailBudget::new(shape.tail_bytes),
+            tail: MemoryBudget::new(shape.tail_bytes),
+            cold: MemoryBudget::new(shape.tail_bytes),
             clock: Clock::new(move || Duration::from_nanos(time.monotonic_ns())),
             ..LogConfig::default()
         },
