@@ -186,7 +186,8 @@ pub async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bo
             filter: &|_| true,
             properties: None,
             store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         })
     });
     let first = first.await?;

@@ -15,11 +15,6 @@ use crate::error::Failure;
 use crate::filters::Filter;
 use crate::group::Group;
 
-/// How often an answer waits for the disk. The queues of a group lie between each other in its log, and their
-/// consumers are at about the same place: an answer that went far ahead would read for itself alone what the
-/// others need too.
-const DISK_WAITS: usize = 1;
-
 /// What is to be read.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -33,6 +28,10 @@ pub struct Reading {
     pub max_bytes: usize,
     /// Which messages.
     pub filter: Filter,
+    /// Whether all of them are wanted that there are, however often the disk has to be waited for. The queues of a
+    /// group lie between each other in its log, and their consumers are at about the same place: an answer that goes
+    /// far ahead reads for itself alone what the others need too.
+    pub whole: bool,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,
 }
@@ -50,10 +49,10 @@ impl Reading {
         let mut mended = group.replica.mended();
         let reading = Arc::new(self);
         loop {
-            let mut result = reading.read_now(&group.store, 0);
+            let mut result = reading.read_now(&group.store, false);
             if matches!(result, Err(ReadError::NotInMemory)) {
                 let (reading, store) = (reading.clone(), group.store.clone());
-                let joined = aside(move || reading.read_now(&store, DISK_WAITS)).await;
+                let joined = aside(move || reading.read_now(&store, true)).await;
                 result = joined.map_err(|error| {
                     Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string())
                 })?;
@@ -77,7 +76,7 @@ impl Reading {
         }
     }
 
-    fn read_now(&self, store: &Store, disk_waits: usize) -> Result<QueueRead, ReadError> {
+    fn read_now(&self, store: &Store, may_wait: bool) -> Result<QueueRead, ReadError> {
         let matches = |code: i64| self.filter.matches_tag(code);
         let selects = |text: &[u8]| match &self.filter {
             Filter::Sql(selector) => selector.matches(message::properties(text)),
@@ -95,7 +94,8 @@ impl Reading {
             filter: &matches,
             properties,
             store_host: self.store_host,
-            disk_waits,
+            may_wait,
+            whole: self.whole,
         })
     }
 }

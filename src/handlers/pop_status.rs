@@ -140,6 +140,7 @@ pub async fn peek(broker: &Broker, group: &Arc<Group>, request: &Request) -> Han
             max_messages: room,
             max_bytes: BYTES_MAX,
             filter: Filter::All,
+            whole: true,
             store_host,
         };
         if let Some(read) = reading.read(group, deadline).await? {

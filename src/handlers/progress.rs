@@ -280,7 +280,8 @@ async fn read(
             filter: &|_| true,
             properties: None,
             store_host,
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         })
     });
     Ok(reading.await?.body)

@@ -303,6 +303,7 @@ async fn read_once(
         max_messages: wanted.max_messages,
         max_bytes: wanted.max_bytes,
         filter: wanted.filter.clone(),
+        whole: false,
         store_host: broker
             .routes
             .store_host(caller.listener, caller.node, group.id),

@@ -141,6 +141,7 @@ async fn read(
         max_messages: 1,
         max_bytes: 1,
         filter: Filter::All,
+        whole: false,
         store_host: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
     };
     let read = reading.read(group, Instant::now() + PAUSE).await?;

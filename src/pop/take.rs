@@ -256,6 +256,8 @@ impl Taking<'_> {
                 } else {
                     self.filter.clone()
                 },
+                // A batch in order comes again as it was, with what is acknowledged behind the first.
+                whole: self.in_order.is_some(),
                 store_host: self.store_host,
             };
             let deadline = Instant::now() + HOLD;

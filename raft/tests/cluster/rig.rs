@@ -458,7 +458,8 @@ impl Node {
             filter: &|_| true,
             properties: None,
             store_host: "192.0.2.9:1".parse().unwrap(),
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         };
         let read = self.store.read_queue(&request).unwrap();
         assert_eq!(read.status, ReadStatus::Found, "{key:?} {offset}: {read:?}");

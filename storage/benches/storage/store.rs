@@ -144,7 +144,8 @@ fn pull(bencher: Bencher, store: &Store, queues: u16) {
                 filter: &|_| true,
                 properties: None,
                 store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911),
-                disk_waits: usize::MAX,
+                may_wait: true,
+                whole: true,
             };
             let read = store.read_queue(&request).expect("the queue is whole");
             assert_eq!(read.count, PULL_MESSAGES);

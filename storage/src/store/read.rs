@@ -38,33 +38,35 @@ pub struct ReadRequest<'a> {
     pub properties: Option<&'a PropertiesFilter<'a>>,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,
-    /// How often the disk may be waited for. What would need it once more ends the answer, if that has
-    /// something by then; 0: only memory.
-    pub disk_waits: usize,
+    /// Whether the disk may be waited for.
+    pub may_wait: bool,
+    /// Whether all that is asked for is waited for. Otherwise the answer ends where the disk has to be waited
+    /// for a second time, or at all if `may_wait` is false, provided that it has something by then.
+    pub whole: bool,
 }
 
-/// How often a request may still wait for the disk.
-pub(super) struct Waits<'a> {
+/// What a request may still wait for.
+struct Waits<'a> {
     request: &'a ReadRequest<'a>,
-    left: usize,
+    has_waited: bool,
 }
 
 impl Waits<'_> {
     /// Bytes of the log, with a wait if it is left, or if the answer would have nothing without it.
-    pub(super) fn read_bytes(
+    fn read_bytes(
         &mut self,
         log: &CommitLog,
         (offset, len): (PhysicalOffset, usize),
         has_something: bool,
     ) -> Result<Bytes, ReadError> {
         let read = log.read_bytes(offset, len, false);
-        if !matches!(read, Err(ReadError::NotInMemory)) || self.request.disk_waits == 0 {
+        if !matches!(read, Err(ReadError::NotInMemory)) || !self.request.may_wait {
             return read;
         }
-        if self.left == 0 && has_something {
+        if self.has_waited && has_something && !self.request.whole {
             return read;
         }
-        self.left = self.left.saturating_sub(1);
+        self.has_waited = true;
         log.read_bytes(offset, len, true)
     }
 }
@@ -124,10 +126,10 @@ impl Store {
     /// at messages (delete them, they come back).
     pub fn read_queue(&self, request: &ReadRequest<'_>) -> Result<QueueRead, ReadError> {
         let mut scan = request.max_messages.max(1);
-        let may_wait = request.disk_waits > 0;
+        let may_wait = request.may_wait;
         let mut waits = Waits {
             request,
-            left: request.disk_waits,
+            has_waited: false,
         };
         let found = match self.units((request.key, request.offset), scan, may_wait)? {
             Ok(found) => found,
@@ -157,7 +159,7 @@ impl Store {
         for span in &spans {
             match self.append_span(span, &mut waits, &mut body) {
                 Ok(more) => count += more,
-                Err(ReadError::NotInMemory) if count > 0 => {
+                Err(ReadError::NotInMemory) if count > 0 && !request.whole => {
                     next_offset = span.messages[0].0;
                     break;
                 }
@@ -349,7 +351,7 @@ impl Selection {
         let request = waits.request;
         for unit in units {
             let matches = match self.matches(store, waits, unit) {
-                Err(ReadError::NotInMemory) if self.has_something(request) => {
+                Err(ReadError::NotInMemory) if self.has_something(request) && !request.whole => {
                     self.full = true;
                     return Ok(());
                 }
@@ -394,7 +396,7 @@ impl Selection {
 
     /// Whether an answer that ends here is worth giving: without waiting, nothing but messages is.
     fn has_something(&self, request: &ReadRequest<'_>) -> bool {
-        self.count > 0 || request.disk_waits > 0 && self.seen > 0
+        self.count > 0 || request.may_wait && self.seen > 0
     }
 
     fn add(&mut self, offset: PhysicalOffset, size: usize) {

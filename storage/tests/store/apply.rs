@@ -177,7 +177,8 @@ fn filters_and_limits_decide_what_a_read_returns() {
             filter,
             properties: None,
             store_host: HOST,
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         };
         let read = rig.store.read_queue(&request).unwrap();
         (read.status, read.count, read.next_offset.get())

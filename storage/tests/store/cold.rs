@@ -9,6 +9,9 @@ use crate::rig::{HOST, Rig, split};
 
 const MESSAGES: u64 = 400;
 
+/// An answer may wait for the disk, but not again and again.
+const ONCE: (bool, bool) = (true, false);
+
 /// One message of a kilobyte in each record, in turn for one queue and the other; every fourth of a queue is
 /// wanted.
 fn filled(dir: &std::path::Path) -> (Rig, QueueKey) {
@@ -37,7 +40,7 @@ fn read(
     key: QueueKey,
     (offset, max_messages): (QueueOffset, usize),
     properties: Option<&PropertiesFilter<'_>>,
-    disk_waits: usize,
+    (may_wait, whole): (bool, bool),
 ) -> Result<QueueRead, ReadError> {
     rig.store.read_queue(&ReadRequest {
         key,
@@ -47,7 +50,8 @@ fn read(
         filter: &|_| true,
         properties,
         store_host: HOST,
-        disk_waits,
+        may_wait,
+        whole,
     })
 }
 
@@ -61,7 +65,7 @@ fn all(
     let (mut found, mut answers) = (Vec::new(), 0);
     let mut next = QueueOffset::ZERO;
     while next.get() < MESSAGES {
-        let answer = read(rig, key, (next, max_messages), properties, 1).unwrap();
+        let answer = read(rig, key, (next, max_messages), properties, ONCE).unwrap();
         assert!(answer.next_offset > next, "{answer:?}");
         let views = split(&answer.body);
         assert_eq!(views.len(), answer.count);
@@ -82,18 +86,20 @@ fn an_answer_waits_for_the_disk_as_often_as_it_may() {
     let start = (QueueOffset::ZERO, MESSAGES as usize);
     for wanted in [None, Some(&(|_: &[u8]| true) as &PropertiesFilter<'_>)] {
         forget(&rig);
-        let in_memory = read(&rig, key, start, wanted, 0);
+        let in_memory = read(&rig, key, start, wanted, (false, false));
         assert!(
             matches!(in_memory, Err(ReadError::NotInMemory)),
             "{in_memory:?}"
         );
-        let once = read(&rig, key, start, wanted, 1).unwrap();
+        let once = read(&rig, key, start, wanted, ONCE).unwrap();
         assert_eq!(once.status, ReadStatus::Found);
         assert!(once.count > 1 && once.count < 100, "{}", once.count);
         assert_eq!(once.next_offset.get(), once.count as u64);
-        let again = read(&rig, key, start, wanted, 0).unwrap();
+        let again = read(&rig, key, start, wanted, (false, false)).unwrap();
         assert_eq!(again, once, "what is in memory is given without a wait");
-        let often = read(&rig, key, start, wanted, usize::MAX).unwrap();
+        let whole = read(&rig, key, start, wanted, (false, true));
+        assert!(matches!(whole, Err(ReadError::NotInMemory)), "{whole:?}");
+        let often = read(&rig, key, start, wanted, (true, true)).unwrap();
         assert_eq!(often.next_offset.get(), MESSAGES);
     }
 }

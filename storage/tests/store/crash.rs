@@ -114,7 +114,8 @@ impl Group {
                 filter: &|_| true,
                 properties: None,
                 store_host: HOST,
-                disk_waits: usize::MAX,
+                may_wait: true,
+                whole: true,
             };
             let read = self.store.read_queue(&request).unwrap();
             assert_eq!(read.status, ReadStatus::Found, "{key:?} at {offset}");

@@ -213,7 +213,8 @@ impl Rig {
             filter: &|_| true,
             properties: None,
             store_host: HOST,
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         })
     }
 

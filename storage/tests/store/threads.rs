@@ -111,7 +111,8 @@ fn read(store: &Store, key: QueueKey, offset: u64) -> QueueRead {
         filter: &|_| true,
         properties: None,
         store_host: HOST,
-        disk_waits: usize::MAX,
+        may_wait: true,
+        whole: true,
     };
     store.read_queue(&request).unwrap()
 }

@@ -136,7 +136,8 @@ fn check_state(fs: &Arc<FaultyFs>, ground: &Ground, log: &CommitLog) {
                 filter: &|_| true,
                 properties: None,
                 store_host: "192.0.2.1:1".parse().unwrap(),
-                disk_waits: usize::MAX,
+                may_wait: true,
+                whole: true,
             });
             // Units have no checksum: one that points at no message is an error, not a crash.
             drop(read);

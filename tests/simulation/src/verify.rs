@@ -144,7 +144,8 @@ fn dump(
             filter: &|_| true,
             properties: None,
             store_host: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
-            disk_waits: usize::MAX,
+            may_wait: true,
+            whole: true,
         });
         let read = read.map_err(|error| {
             // Nobody is told anything by this look.
