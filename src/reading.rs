@@ -28,9 +28,9 @@ pub struct Reading {
     pub max_bytes: usize,
     /// Which messages.
     pub filter: Filter,
-    /// Whether all of them are wanted that there are, however often the disk has to be waited for. The queues of a
-    /// group lie between each other in its log, and their consumers are at about the same place: an answer that goes
-    /// far ahead reads for itself alone what the others need too.
+    /// Whether all of them are wanted that there are, however often the disk has to be waited for. The
+    /// queues of a group lie between each other in its log, and their consumers are at about the same place:
+    /// an answer that goes far ahead reads for itself alone what the others need too.
     pub whole: bool,
     /// Address that the messages name as the one to ask for them.
     pub store_host: SocketAddrV4,

@@ -112,8 +112,9 @@ pub struct StorageFile {
     pub flush: Option<String>,
     /// Recent log kept in memory, for all groups of the node together. Default 24MiB, minimum 1MiB.
     pub tail_bytes: Option<String>,
-    /// Log kept in memory after it was read from the disk, for all groups of the node together. Default 32MiB,
-    /// minimum 1MiB. Consumers of a group's queues that are further apart read more of the disk than they use.
+    /// Log kept in memory after it was read from the disk, for all groups of the node together. Default
+    /// 32MiB, minimum 1MiB. Consumers of a group's queues that are further apart read more of the disk than
+    /// they use.
     pub cold_bytes: Option<String>,
     /// How long messages are kept. Default `72h`.
     pub retention: Option<String>,
