@@ -57,8 +57,9 @@ pub struct LogConfig {
     /// Memory for recent records, which logs with the same budget share; records that are not durable yet are
     /// kept beyond that. Default 24 MiB for each log that is configured by itself.
     pub tail: MemoryBudget,
-    /// Memory for records that were read from the disk, which logs with the same budget share; a log keeps its
-    /// last two reads, of up to 1 MiB each, beyond that. Default 32 MiB for each log that is configured by itself.
+    /// Memory for records that were read from the disk, which logs with the same budget share; a log keeps
+    /// its last two reads, of up to 1 MiB each, beyond that. Default 32 MiB for each log that is configured
+    /// by itself.
     pub cold: MemoryBudget,
     /// Default `SyncFlush`.
     pub flush_mode: FlushMode,

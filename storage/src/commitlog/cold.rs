@@ -1,7 +1,7 @@
 //! Records that were read from the disk a moment ago. Consumers that are behind come back for what follows,
 //! and those of other queues for what lies between; a queue's messages are rarely next to each other. As long
-//! as the consumers of a group's queues are no further apart than what is kept here, those behind need not wait
-//! for the disk and catch up with the first; beyond that, each would read the whole log for itself.
+//! as the consumers of a group's queues are no further apart than what is kept here, those behind need not
+//! wait for the disk and catch up with the first; beyond that, each would read the whole log for itself.
 //!
 //! What is here was read as whole records whose CRCs were right. Reads go on where an earlier one ended in
 //! larger and larger steps; a read at any other place is a small one. When half of a large one is used, the

@@ -1,7 +1,7 @@
 //! The recent records of a log, in memory.
 //!
-//! Records that are not durable yet are always there. Beyond those the logs share one budget. A log that stands
-//! still keeps what it has until its owner lets go of it
+//! Records that are not durable yet are always there. Beyond those the logs share one budget. A log that
+//! stands still keeps what it has until its owner lets go of it
 //! ([`CommitLog::forget_through`](super::CommitLog::forget_through)).
 
 use std::collections::VecDeque;
