@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use bytes::{Bytes, BytesMut};
 
 use super::Store;
+use crate::consume_queue::Unit;
 use crate::error::ReadError;
 use crate::message::{
     self, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageView, STORE_TIME_PREFIX_BYTES,
@@ -52,27 +53,56 @@ impl Store {
         offset: PhysicalOffset,
         store_host: SocketAddrV4,
     ) -> Result<Option<Bytes>, ReadError> {
-        let Some(prefix) = self.bytes_at(offset, 8)? else {
-            return Ok(None);
-        };
-        let size = prefix
-            .first_chunk()
-            .map_or(0, |size| u32::from_be_bytes(*size)) as usize;
-        if !(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) {
-            return Ok(None);
-        }
-        let Some(bytes) = self.bytes_at(offset, size)? else {
+        let Some(bytes) = self.message_bytes(offset, true)? else {
             return Ok(None);
         };
         let Ok(view) = MessageView::parse(&bytes) else {
             return Ok(None);
         };
-        let Some(queue_offset) = self.find_unit(&view, offset)? else {
+        let found = self.find_unit(&view, offset)?;
+        Ok(found.and_then(|queue_offset| patched(&bytes, queue_offset, offset, store_host)))
+    }
+
+    /// As [`message_at`](Self::message_at) for a caller who names its place in its queue, and only from
+    /// memory; `None` also if it is not that one.
+    ///
+    /// # Errors
+    /// `NotInMemory`, and those of that.
+    pub fn recent_message_at(
+        &self,
+        offset: PhysicalOffset,
+        queue_offset: QueueOffset,
+        store_host: SocketAddrV4,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let Some(bytes) = self.message_bytes(offset, false)? else {
             return Ok(None);
         };
-        let mut patched = BytesMut::from(&bytes[..]);
-        let done = message::patch(&mut patched, queue_offset, offset, store_host);
-        Ok(done.ok().map(|()| patched.freeze()))
+        let Ok(view) = MessageView::parse(&bytes) else {
+            return Ok(None);
+        };
+        let Some(key) = self.queue_of(&view) else {
+            return Ok(None);
+        };
+        let units = self.units((key, queue_offset), 1, false)?;
+        let unit = units.ok().and_then(|found| found.units.first().copied());
+        let is_same = unit.is_some_and(|unit| points_at(&unit, offset, &view));
+        let found = is_same.then(|| patched(&bytes, queue_offset, offset, store_host));
+        Ok(found.flatten())
+    }
+
+    /// What may be a message at `offset`; `None` if it is none by its size.
+    pub(super) fn message_bytes(
+        &self,
+        offset: PhysicalOffset,
+        may_wait: bool,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let Some(prefix) = self.bytes_at(offset, 4, may_wait)? else {
+            return Ok(None);
+        };
+        match size_of(&prefix) {
+            Some(size) => self.bytes_at(offset, size, may_wait),
+            None => Ok(None),
+        }
     }
 
     /// Messages with a key, newest first.
@@ -144,7 +174,7 @@ impl Store {
             return Ok(None);
         };
         let len = STORE_TIME_PREFIX_BYTES.min(unit.size as usize);
-        let Some(prefix) = self.bytes_at(unit.offset, len)? else {
+        let Some(prefix) = self.bytes_at(unit.offset, len, true)? else {
             return Ok(None);
         };
         Ok(message::store_time_of_prefix(&prefix).ok())
@@ -156,15 +186,8 @@ impl Store {
         view: &MessageView<'_>,
         offset: PhysicalOffset,
     ) -> Result<Option<QueueOffset>, ReadError> {
-        let Some(topic) = self.tables().topic(view.topic()) else {
+        let Some(key) = self.queue_of(view) else {
             return Ok(None);
-        };
-        let Ok(queue) = u16::try_from(view.queue_id()) else {
-            return Ok(None);
-        };
-        let key = QueueKey {
-            topic_id: topic.id,
-            queue,
         };
         let Some(bounds) = self.queue_bounds(key) else {
             return Ok(None);
@@ -178,10 +201,15 @@ impl Store {
         } else {
             None
         };
-        let same = |unit: &crate::consume_queue::Unit| {
-            unit.offset == offset && unit.size as usize == view.bytes().len()
-        };
-        Ok(unit.filter(same).map(|_| found))
+        let same = unit.filter(|unit| points_at(unit, offset, view));
+        Ok(same.map(|_| found))
+    }
+
+    /// The queue that a message is in, by what it says.
+    fn queue_of(&self, view: &MessageView<'_>) -> Option<QueueKey> {
+        let topic_id = self.tables().topic(view.topic())?.id;
+        let queue = u16::try_from(view.queue_id()).ok()?;
+        Some(QueueKey { topic_id, queue })
     }
 
     /// The first offset in `bounds` for which `before` is false; it must be true up to there.
@@ -207,8 +235,9 @@ impl Store {
         &self,
         offset: PhysicalOffset,
         len: usize,
+        may_wait: bool,
     ) -> Result<Option<Bytes>, ReadError> {
-        match self.log.read_bytes(offset, len, true) {
+        match self.log.read_bytes(offset, len, may_wait) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(ReadError::Purged { .. } | ReadError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -222,6 +251,31 @@ impl Store {
             source: std::sync::Arc::new(error),
         }
     }
+}
+
+/// The size that a message says it has, if a message may have it.
+pub(super) fn size_of(prefix: &[u8]) -> Option<usize> {
+    let size = u32::from_be_bytes(*prefix.first_chunk()?) as usize;
+    (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX)
+        .contains(&size)
+        .then_some(size)
+}
+
+/// Whether a unit is that of the message at `offset`.
+fn points_at(unit: &Unit, offset: PhysicalOffset, view: &MessageView<'_>) -> bool {
+    unit.offset == offset && unit.size as usize == view.bytes().len()
+}
+
+/// A message as clients receive it.
+fn patched(
+    bytes: &[u8],
+    queue_offset: QueueOffset,
+    offset: PhysicalOffset,
+    store_host: SocketAddrV4,
+) -> Option<Bytes> {
+    let mut message = BytesMut::from(bytes);
+    message::patch(&mut message, queue_offset, offset, store_host).ok()?;
+    Some(message.freeze())
 }
 
 fn matches(view: &MessageView<'_>, query: &KeyQuery<'_>) -> bool {
