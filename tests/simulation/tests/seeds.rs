@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
+use std::sync::Mutex;
+use std::{iter, thread};
 
 const SEEDS: &str = include_str!("../seeds.txt");
 
@@ -15,24 +17,33 @@ fn simulation(arguments: &[&str]) -> (bool, String) {
     (run.status.success(), text)
 }
 
+/// What a line of the list says failed, if it fails again.
+fn failure_of(line: &str) -> Option<String> {
+    let (seed, reason) = line.split_once(' ').unwrap();
+    let (plain, reason) = match reason.strip_prefix("plain ") {
+        Some(reason) => (Some("--plain"), reason),
+        None => (None, reason),
+    };
+    let arguments: Vec<&str> = ["--seed", seed].into_iter().chain(plain).collect();
+    let (passed, text) = simulation(&arguments);
+    (!passed).then(|| format!("seed {seed}, which once failed because {reason}:\n{text}"))
+}
+
 #[test]
 fn seeds_that_once_failed_pass() {
-    let mut failed = Vec::new();
     let seeds = SEEDS.lines().filter(|line| !line.starts_with('#'));
-    for line in seeds.filter(|line| !line.trim().is_empty()) {
-        let (seed, reason) = line.split_once(' ').unwrap();
-        let (plain, reason) = match reason.strip_prefix("plain ") {
-            Some(reason) => (Some("--plain"), reason),
-            None => (None, reason),
-        };
-        let arguments: Vec<&str> = ["--seed", seed].into_iter().chain(plain).collect();
-        let (passed, text) = simulation(&arguments);
-        if !passed {
-            failed.push(format!(
-                "seed {seed}, which once failed because {reason}:\n{text}"
-            ));
-        }
-    }
+    let seeds = Mutex::new(seeds.filter(|line| !line.trim().is_empty()));
+    // A seed is one busy thread.
+    let work = || -> Vec<String> {
+        let next = || seeds.lock().unwrap().next();
+        iter::from_fn(next).filter_map(failure_of).collect()
+    };
+    let workers = thread::available_parallelism().unwrap().get();
+    let failed: Vec<String> = thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let joined = running.into_iter().map(|worker| worker.join().unwrap());
+        joined.flatten().collect()
+    });
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
