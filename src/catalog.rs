@@ -166,20 +166,6 @@ pub async fn message_at(
     read_aside(group, move |store| store.message_at(place, host)).await
 }
 
-/// As [`message_at`] for a caller who says which message of its queue it is; quicker if that is right.
-pub async fn message_of(
-    group: &Group,
-    place: PhysicalOffset,
-    queue_offset: QueueOffset,
-    host: SocketAddrV4,
-) -> Result<Option<Bytes>, Failure> {
-    match group.store.recent_message_at(place, queue_offset, host) {
-        Ok(Some(message)) => Ok(Some(message)),
-        // The other way finds out why, and shows the error if there is one.
-        Ok(None) | Err(_) => message_at(group, place, host).await,
-    }
-}
-
 /// Whether the first message of a queue is still there and not far back in the log. RocketMQ asks
 /// whether it is in memory.
 pub async fn is_young(group: &Group, (topic_id, queue): (u32, u16)) -> Result<bool, Failure> {

@@ -10,11 +10,11 @@ use gantry_protocol::message::sys_flags;
 use gantry_protocol::message_id::OffsetMessageId;
 use gantry_protocol::properties::{Builder, names};
 use gantry_protocol::{RequestCode, ResponseCode, topic as names_of};
+use gantry_storage::PhysicalOffset;
 use gantry_storage::batch::{BatchBuilder, RowHead, RowKind};
 use gantry_storage::message::{MessageView, NewMessage};
 use gantry_storage::planted::{Bug, planted};
 use gantry_storage::tables::{Command, CommandResult};
-use gantry_storage::{PhysicalOffset, QueueOffset};
 use tokio::time::Instant;
 
 use crate::appender::{Appended, OVERHEAD_BYTES};
@@ -62,9 +62,7 @@ async fn end(
         }
     };
     let place = PhysicalOffset::new(header.commit_log_offset.max(0) as u64);
-    let queue_offset = u64::try_from(header.tran_state_table_offset).ok();
-    let at = (place, queue_offset.map(QueueOffset::new));
-    let half = half_message(broker, group, request, at).await?;
+    let half = half_message(broker, group, request, place).await?;
     let view = MessageView::parse(&half)
         .map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     check(&header, &view, group.now_ms(&broker.clock))?;
@@ -78,22 +76,19 @@ async fn end(
     }
 }
 
-/// The half message at a place, as it would be delivered; sooner for who knows which of its queue it is.
+/// The half message at a place, as it would be delivered.
 async fn half_message(
     broker: &Broker,
     group: &Arc<Group>,
     request: &Request,
-    (place, queue_offset): (PhysicalOffset, Option<QueueOffset>),
+    place: PhysicalOffset,
 ) -> Result<Bytes, Failure> {
     let system = |reason: String| Failure::code(ResponseCode::SYSTEM_ERROR, reason);
     let caller = &request.caller;
     let host = broker
         .routes
         .store_host(caller.listener, caller.node, group.id);
-    let found = match queue_offset {
-        Some(queue_offset) => catalog::message_of(group, place, queue_offset, host).await?,
-        None => catalog::message_at(group, place, host).await?,
-    };
+    let found = catalog::message_at(group, place, host).await?;
     let half = found.ok_or_else(|| system(format!("there is no half message at {place}")))?;
     let is_half = MessageView::parse(&half).is_ok_and(|view| {
         [names_of::HALF_TOPIC, names_of::HALF_GIVEN_UP_TOPIC].contains(&view.topic())
@@ -206,7 +201,7 @@ async fn resume(
         .parse()
         .map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, format!("msgId: {error}")))?;
     let place = PhysicalOffset::new(id.physical_offset.max(0) as u64);
-    let half = half_message(broker, group, request, (place, None)).await?;
+    let half = half_message(broker, group, request, place).await?;
     let view = MessageView::parse(&half)
         .map_err(|error| Failure::code(ResponseCode::SYSTEM_ERROR, error.to_string()))?;
     let topic = group.store.tables().topic(names_of::HALF_TOPIC);

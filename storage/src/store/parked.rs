@@ -3,10 +3,9 @@
 use bytes::Bytes;
 
 use super::Store;
-use super::search::size_of;
 use crate::error::ReadError;
 use crate::fs::BLOCK_BYTES;
-use crate::message;
+use crate::message::{self, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
 use crate::position::PhysicalOffset;
 
 impl Store {
@@ -18,7 +17,13 @@ impl Store {
     /// # Errors
     /// The disk refuses, or that part of the log is damaged.
     pub fn parked_message(&self, place: PhysicalOffset) -> Result<Option<Bytes>, ReadError> {
-        self.message_bytes(place, true)
+        let Some(prefix) = self.bytes_at(place, 4)? else {
+            return Ok(None);
+        };
+        match size_of(&prefix) {
+            Some(size) => self.bytes_at(place, size),
+            None => Ok(None),
+        }
     }
 
     /// As [`parked_message`](Self::parked_message), for one whose neighbours nobody asks for: not the whole
@@ -50,4 +55,12 @@ impl Store {
         bytes.truncate(size);
         message::is_intact(&bytes).then_some(bytes)
     }
+}
+
+/// The size that a message says it has, if a message may have it.
+fn size_of(prefix: &[u8]) -> Option<usize> {
+    let size = u32::from_be_bytes(*prefix.first_chunk()?) as usize;
+    (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX)
+        .contains(&size)
+        .then_some(size)
 }

@@ -106,9 +106,9 @@ pub struct QueueRead {
 }
 
 /// Units of a queue, and how far looking at them got.
-pub(super) struct Units {
+struct Units {
     bounds: QueueBounds,
-    pub(super) units: Vec<Unit>,
+    units: Vec<Unit>,
 }
 
 /// Messages that lie next to each other in one record.
@@ -189,7 +189,7 @@ impl Store {
     }
 
     /// Up to `max` units from `offset`, at least one, or the answer that there are none.
-    pub(super) fn units(
+    fn units(
         &self,
         (key, offset): (QueueKey, QueueOffset),
         max: usize,

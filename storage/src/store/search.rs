@@ -5,7 +5,6 @@ use std::net::SocketAddrV4;
 use bytes::{Bytes, BytesMut};
 
 use super::Store;
-use crate::consume_queue::Unit;
 use crate::error::ReadError;
 use crate::message::{
     self, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN, MessageView, STORE_TIME_PREFIX_BYTES,
@@ -53,56 +52,27 @@ impl Store {
         offset: PhysicalOffset,
         store_host: SocketAddrV4,
     ) -> Result<Option<Bytes>, ReadError> {
-        let Some(bytes) = self.message_bytes(offset, true)? else {
+        let Some(prefix) = self.bytes_at(offset, 8)? else {
             return Ok(None);
         };
-        let Ok(view) = MessageView::parse(&bytes) else {
+        let size = prefix
+            .first_chunk()
+            .map_or(0, |size| u32::from_be_bytes(*size)) as usize;
+        if !(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&size) {
             return Ok(None);
-        };
-        let found = self.find_unit(&view, offset)?;
-        Ok(found.and_then(|queue_offset| patched(&bytes, queue_offset, offset, store_host)))
-    }
-
-    /// As [`message_at`](Self::message_at) for a caller who names its place in its queue, and only from
-    /// memory; `None` also if it is not that one.
-    ///
-    /// # Errors
-    /// `NotInMemory`, and those of that.
-    pub fn recent_message_at(
-        &self,
-        offset: PhysicalOffset,
-        queue_offset: QueueOffset,
-        store_host: SocketAddrV4,
-    ) -> Result<Option<Bytes>, ReadError> {
-        let Some(bytes) = self.message_bytes(offset, false)? else {
-            return Ok(None);
-        };
-        let Ok(view) = MessageView::parse(&bytes) else {
-            return Ok(None);
-        };
-        let Some(key) = self.queue_of(&view) else {
-            return Ok(None);
-        };
-        let units = self.units((key, queue_offset), 1, false)?;
-        let unit = units.ok().and_then(|found| found.units.first().copied());
-        let is_same = unit.is_some_and(|unit| points_at(&unit, offset, &view));
-        let found = is_same.then(|| patched(&bytes, queue_offset, offset, store_host));
-        Ok(found.flatten())
-    }
-
-    /// What may be a message at `offset`; `None` if it is none by its size.
-    pub(super) fn message_bytes(
-        &self,
-        offset: PhysicalOffset,
-        may_wait: bool,
-    ) -> Result<Option<Bytes>, ReadError> {
-        let Some(prefix) = self.bytes_at(offset, 4, may_wait)? else {
-            return Ok(None);
-        };
-        match size_of(&prefix) {
-            Some(size) => self.bytes_at(offset, size, may_wait),
-            None => Ok(None),
         }
+        let Some(bytes) = self.bytes_at(offset, size)? else {
+            return Ok(None);
+        };
+        let Ok(view) = MessageView::parse(&bytes) else {
+            return Ok(None);
+        };
+        let Some(queue_offset) = self.find_unit(&view, offset)? else {
+            return Ok(None);
+        };
+        let mut patched = BytesMut::from(&bytes[..]);
+        let done = message::patch(&mut patched, queue_offset, offset, store_host);
+        Ok(done.ok().map(|()| patched.freeze()))
     }
 
     /// Messages with a key, newest first.
@@ -174,7 +144,7 @@ impl Store {
             return Ok(None);
         };
         let len = STORE_TIME_PREFIX_BYTES.min(unit.size as usize);
-        let Some(prefix) = self.bytes_at(unit.offset, len, true)? else {
+        let Some(prefix) = self.bytes_at(unit.offset, len)? else {
             return Ok(None);
         };
         Ok(message::store_time_of_prefix(&prefix).ok())
@@ -186,8 +156,15 @@ impl Store {
         view: &MessageView<'_>,
         offset: PhysicalOffset,
     ) -> Result<Option<QueueOffset>, ReadError> {
-        let Some(key) = self.queue_of(view) else {
+        let Some(topic) = self.tables().topic(view.topic()) else {
             return Ok(None);
+        };
+        let Ok(queue) = u16::try_from(view.queue_id()) else {
+            return Ok(None);
+        };
+        let key = QueueKey {
+            topic_id: topic.id,
+            queue,
         };
         let Some(bounds) = self.queue_bounds(key) else {
             return Ok(None);
@@ -201,15 +178,10 @@ impl Store {
         } else {
             None
         };
-        let same = unit.filter(|unit| points_at(unit, offset, view));
-        Ok(same.map(|_| found))
-    }
-
-    /// The queue that a message is in, by what it says.
-    fn queue_of(&self, view: &MessageView<'_>) -> Option<QueueKey> {
-        let topic_id = self.tables().topic(view.topic())?.id;
-        let queue = u16::try_from(view.queue_id()).ok()?;
-        Some(QueueKey { topic_id, queue })
+        let same = |unit: &crate::consume_queue::Unit| {
+            unit.offset == offset && unit.size as usize == view.bytes().len()
+        };
+        Ok(unit.filter(same).map(|_| found))
     }
 
     /// The first offset in `bounds` for which `before` is false; it must be true up to there.
@@ -235,9 +207,8 @@ impl Store {
         &self,
         offset: PhysicalOffset,
         len: usize,
-        may_wait: bool,
     ) -> Result<Option<Bytes>, ReadError> {
-        match self.log.read_bytes(offset, len, may_wait) {
+        match self.log.read_bytes(offset, len, true) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(ReadError::Purged { .. } | ReadError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -251,31 +222,6 @@ impl Store {
             source: std::sync::Arc::new(error),
         }
     }
-}
-
-/// The size that a message says it has, if a message may have it.
-pub(super) fn size_of(prefix: &[u8]) -> Option<usize> {
-    let size = u32::from_be_bytes(*prefix.first_chunk()?) as usize;
-    (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX)
-        .contains(&size)
-        .then_some(size)
-}
-
-/// Whether a unit is that of the message at `offset`.
-fn points_at(unit: &Unit, offset: PhysicalOffset, view: &MessageView<'_>) -> bool {
-    unit.offset == offset && unit.size as usize == view.bytes().len()
-}
-
-/// A message as clients receive it.
-fn patched(
-    bytes: &[u8],
-    queue_offset: QueueOffset,
-    offset: PhysicalOffset,
-    store_host: SocketAddrV4,
-) -> Option<Bytes> {
-    let mut message = BytesMut::from(bytes);
-    message::patch(&mut message, queue_offset, offset, store_host).ok()?;
-    Some(message.freeze())
 }
 
 fn matches(view: &MessageView<'_>, query: &KeyQuery<'_>) -> bool {
