@@ -52,18 +52,17 @@ struct Waits<'a> {
 }
 
 impl Waits<'_> {
-    /// Bytes of the log, with a wait if it is left, or if the answer would have nothing without it.
+    /// Bytes of the log, with a wait for the disk unless it would be one too many: not the first, and the
+    /// answer may end here.
     fn read_bytes(
         &mut self,
         log: &CommitLog,
         (offset, len): (PhysicalOffset, usize),
-        has_something: bool,
+        may_end: bool,
     ) -> Result<Bytes, ReadError> {
         let read = log.read_bytes(offset, len, false);
-        if !matches!(read, Err(ReadError::NotInMemory)) || !self.request.may_wait {
-            return read;
-        }
-        if self.has_waited && has_something && !self.request.whole {
+        let must_wait = self.request.may_wait && !(self.has_waited && may_end);
+        if !must_wait || !matches!(read, Err(ReadError::NotInMemory)) {
             return read;
         }
         self.has_waited = true;
@@ -157,9 +156,10 @@ impl Store {
         let mut count = 0;
         let mut wanted = 0;
         for span in &spans {
-            match self.append_span(span, &mut waits, &mut body) {
+            let may_end = count > 0 && !request.whole;
+            match self.append_span(span, &mut waits, may_end, &mut body) {
                 Ok(more) => count += more,
-                Err(ReadError::NotInMemory) if count > 0 && !request.whole => {
+                Err(ReadError::NotInMemory) if may_end => {
                     next_offset = span.messages[0].0;
                     break;
                 }
@@ -242,10 +242,10 @@ impl Store {
         &self,
         span: &Span,
         waits: &mut Waits<'_>,
+        may_end: bool,
         body: &mut BytesMut,
     ) -> Result<usize, ReadError> {
-        let range = (span.offset, span.len);
-        let bytes = match waits.read_bytes(&self.log, range, !body.is_empty()) {
+        let bytes = match waits.read_bytes(&self.log, (span.offset, span.len), may_end) {
             Ok(bytes) => bytes,
             Err(ReadError::Purged { .. }) => return Ok(0),
             Err(error) => return Err(error),
@@ -317,6 +317,24 @@ fn outside(bounds: Option<QueueBounds>, offset: QueueOffset) -> Option<QueueRead
     })
 }
 
+/// Whether the message at `unit` is asked for. One that was retired is not.
+fn matches(
+    store: &Store,
+    waits: &mut Waits<'_>,
+    may_end: bool,
+    unit: &Unit,
+) -> Result<bool, ReadError> {
+    let request = waits.request;
+    if !(request.filter)(unit.tags_code) {
+        return Ok(false);
+    }
+    let Some(wanted) = request.properties else {
+        return Ok(true);
+    };
+    let properties = properties_at(unit, |range| waits.read_bytes(&store.log, range, may_end))?;
+    Ok(properties.is_some_and(|text| wanted(&text)))
+}
+
 /// The messages to return, and where to go on.
 struct Selection {
     spans: Vec<Span>,
@@ -350,8 +368,9 @@ impl Selection {
     ) -> Result<(), ReadError> {
         let request = waits.request;
         for unit in units {
-            let matches = match self.matches(store, waits, unit) {
-                Err(ReadError::NotInMemory) if self.has_something(request) && !request.whole => {
+            let may_end = self.may_end(request);
+            let matches = match matches(store, waits, may_end, unit) {
+                Err(ReadError::NotInMemory) if may_end => {
                     self.full = true;
                     return Ok(());
                 }
@@ -373,30 +392,9 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether the message at `unit` is asked for. One that was retired is not.
-    fn matches(
-        &self,
-        store: &Store,
-        waits: &mut Waits<'_>,
-        unit: &Unit,
-    ) -> Result<bool, ReadError> {
-        let request = waits.request;
-        if !(request.filter)(unit.tags_code) {
-            return Ok(false);
-        }
-        let Some(wanted) = request.properties else {
-            return Ok(true);
-        };
-        let has_something = self.has_something(request);
-        let properties = properties_at(unit, |range| {
-            waits.read_bytes(&store.log, range, has_something)
-        })?;
-        Ok(properties.is_some_and(|text| wanted(&text)))
-    }
-
-    /// Whether an answer that ends here is worth giving: without waiting, nothing but messages is.
-    fn has_something(&self, request: &ReadRequest<'_>) -> bool {
-        self.count > 0 || request.may_wait && self.seen > 0
+    /// Whether the answer may end here: without waiting, only messages are worth giving.
+    fn may_end(&self, request: &ReadRequest<'_>) -> bool {
+        !request.whole && (self.count > 0 || request.may_wait && self.seen > 0)
     }
 
     fn add(&mut self, offset: PhysicalOffset, size: usize) {
