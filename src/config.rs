@@ -342,14 +342,16 @@ impl StorageFile {
                 return wrong(format!("`storage.flush` is sync or async, not {other:?}"));
             }
         };
-        let tail_bytes = bytes_or("storage.tail_bytes", &self.tail_bytes, 24 << 20)?;
-        let cold_bytes = bytes_or("storage.cold_bytes", &self.cold_bytes, 32 << 20)?;
+        // The groups clone it, and with it share the budget.
+        let budget = |key: &str, text: &Option<String>, default| {
+            let bytes = bytes_or(key, text, default)?;
+            Ok(MemoryBudget::new(bytes.max(1 << 20) as usize))
+        };
         Ok(LogConfig {
             segment_bytes,
             flush_mode: flush,
-            // The groups clone it, and with it share the budgets.
-            tail: MemoryBudget::new(tail_bytes.max(1 << 20) as usize),
-            cold: MemoryBudget::new(cold_bytes.max(1 << 20) as usize),
+            tail: budget("storage.tail_bytes", &self.tail_bytes, 24 << 20)?,
+            cold: budget("storage.cold_bytes", &self.cold_bytes, 32 << 20)?,
             ..LogConfig::default()
         })
     }

@@ -63,10 +63,23 @@ impl From<StartError> for NodeError {
 /// Runs a node until `shutdown` completes; then hands leadership over, lets clients move, and stops.
 ///
 /// Fails if it cannot start, or when a group fails for good (its disk, most likely): the process must
-/// end then and can be started again.
+/// end then and can be started again. All ports are free when this returns.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
-    let config = Arc::new(config);
     let _lock = lock_directory(&config.data)?;
+    let mut background = JoinSet::new();
+    let outcome = run_with(&mut background, config, shutdown).await;
+    // Tasks hold their sockets until they have ended, also aborted ones.
+    background.shutdown().await;
+    outcome
+}
+
+/// A node with its tasks in `background`, some of which still run when this returns.
+async fn run_with(
+    background: &mut JoinSet<()>,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let config = Arc::new(config);
     let ports = bind_ports(&config).await?;
     let peer_listener = bind(config.peer_bind, "peers").await?;
     let http_listener = bind(config.http_bind, "http").await?;
@@ -76,7 +89,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         );
     }
     let parts = Arc::new(Parts::new(&config, Host::machine(&config)));
-    let mut background = JoinSet::new();
     background.spawn(parts.server.clone().listen(peer_listener));
     let (stop_http, http_stopped) = watch::channel(false);
     background.spawn(http::serve(
@@ -86,16 +98,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     ));
     tokio::pin!(shutdown);
     let router = tokio::select! {
-        started = parts.start(&mut background) => started?,
-        () = &mut shutdown => {
-            background.shutdown().await;
-            return Ok(());
-        }
+        started = parts.start(background) => started?,
+        () = &mut shutdown => return Ok(()),
     };
     let broker = router.broker().clone();
     let server = RemotingServer::new(config.node, router, config.broker.connections_max);
     let (stop_accepting, accepting) = watch::channel(false);
-    let mut clients = tokio::spawn(server.serve(ports, accepting));
+    let mut clients = JoinSet::new();
+    clients.spawn(server.serve(ports, accepting));
     tracing::info!(node = config.node, "node is up");
     let outcome = tokio::select! {
         () = &mut shutdown => {
@@ -103,16 +113,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Ok(())
         }
         reason = failure(&broker) => Err(NodeError(reason)),
-        _ = &mut clients => Err(NodeError("the client ports stopped".to_string())),
+        _ = clients.join_next() => Err(NodeError("the client ports stopped".to_string())),
     };
     stop_accepting.send_replace(true);
     stop_http.send_replace(true);
     stop_groups(&broker).await;
-    // Tasks hold their sockets until they have ended, also aborted ones.
-    if !clients.is_finished() {
-        drop(clients.await);
-    }
-    background.shutdown().await;
+    while clients.join_next().await.is_some() {}
     outcome
 }
 
