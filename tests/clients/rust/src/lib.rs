@@ -348,7 +348,7 @@ pub fn text(message: &MessageExt) -> String {
 }
 
 /// Every message of a queue.
-pub async fn read(puller: &DefaultMQPullConsumer, queue: &MessageQueue) -> Vec<Received> {
+async fn read(puller: &DefaultMQPullConsumer, queue: &MessageQueue) -> Vec<Received> {
     let (mut found, mut offset) = (Vec::new(), 0);
     loop {
         let pulled = puller

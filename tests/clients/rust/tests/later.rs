@@ -7,12 +7,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rocketmq_client_rust::prelude::DefaultMQPushConsumer;
 use rocketmq_client_rust::{LocalTransactionState, SendStatus, TransactionListener};
 use rocketmq_model::common::message::MessageTrait;
 use rocketmq_model::common::message::message_builder::MessageBuilder;
 use rocketmq_model::common::message::message_ext::MessageExt;
 use rocketmq_model::common::message::message_single::Message;
-use stock_clients::{DELIVERY, Subscription, eventually, fresh, in_world, message, send, text};
+use stock_clients::{
+    DELIVERY, Recorder, Subscription, World, eventually, fresh, in_world, message, send, text,
+};
+
+/// A fresh topic of one queue and a group that consumes it.
+async fn listened_to(world: &World) -> (String, DefaultMQPushConsumer, Recorder) {
+    let (topic, _) = world.topic(1).await;
+    let group = fresh("group");
+    let (consumer, recorder) = world.consumer(Subscription::new(&group, &topic)).await;
+    (topic, consumer, recorder)
+}
 
 fn later(topic: &str, body: &str) -> MessageBuilder {
     let builder = Message::builder().topic(topic).tags("tag");
@@ -22,9 +33,7 @@ fn later(topic: &str, body: &str) -> MessageBuilder {
 #[test]
 fn messages_come_after_their_delays_and_not_before() {
     in_world(|world| async move {
-        let (topic, _) = world.topic(1).await;
-        let group = fresh("group");
-        let (mut consumer, recorder) = world.consumer(Subscription::new(&group, &topic)).await;
+        let (topic, mut consumer, recorder) = listened_to(&world).await;
         let mut producer = world.producer().await;
         let at = Instant::now();
         send(
@@ -71,9 +80,7 @@ fn messages_come_after_their_delays_and_not_before() {
 #[test]
 fn a_recalled_message_never_comes() {
     in_world(|world| async move {
-        let (topic, _) = world.topic(1).await;
-        let group = fresh("group");
-        let (mut consumer, recorder) = world.consumer(Subscription::new(&group, &topic)).await;
+        let (topic, mut consumer, recorder) = listened_to(&world).await;
         let mut producer = world.producer().await;
         let recalled = later(&topic, "recalled").delay_millis(2_000);
         let sent = send(&producer, recalled.build_unchecked()).await;
@@ -139,9 +146,7 @@ impl TransactionListener for Decisions {
 #[test]
 fn a_transaction_is_seen_once_it_is_committed_and_never_if_it_is_rolled_back() {
     in_world(|world| async move {
-        let (topic, _) = world.topic(1).await;
-        let group = fresh("group");
-        let (mut consumer, recorder) = world.consumer(Subscription::new(&group, &topic)).await;
+        let (topic, mut consumer, recorder) = listened_to(&world).await;
         let decisions = Decisions::default();
         let mut dealer = world.dealer(decisions.clone()).await;
         for body in [
